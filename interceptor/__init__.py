@@ -1,0 +1,18 @@
+"""What an app's network calls mean, and the kernel driver that makes them mean it.
+
+Reading order:
+
+1. `decision.py`  the pure decision: what any app gets for any destination, and why
+2. `alias.py`     weights as integers: alias tables and weighted round robin
+3. `tables.py`    compiles decisions into table entries and differences
+4. `abi.py`       the layouts shared with the C programs in `bpf/`
+5. `libbpf.py`    the few functions of libbpf that we call
+6. `kernel.py`    loads, pins, attaches, writes
+7. `events.py`    decodes what the programs tell
+8. `cgroup.py`    an app's control group
+9. `pool.py`      the ports that listening apps really get
+10. `inject.py`   sockets for apps in an empty namespace (its own process: the holder)
+11. `build.py`    compiles `bpf/` and `launcher/` with zig
+
+Nothing here knows REST, DNS, Istio or the command line.
+"""

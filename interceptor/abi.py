@@ -1,0 +1,57 @@
+"""Layouts shared with the BPF programs: each struct's format, size and field offsets.  Pure.
+
+The C side is `bpf/abi.h`, which asserts the same sizes; a test compares every offset with the
+object's own BTF.  Integers are in the machine's order, addresses in network order.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+APP_EMPTY: Final = 1
+"""The app lives in an empty namespace: only injected sockets are the mesh's."""
+APP_HOLDER: Final = 2
+"""The holder's own cgroup: an app is known by its socket only."""
+
+KIND_NONE: Final = 0
+KIND_BALANCE: Final = 1
+KIND_REFUSE: Final = 2
+KIND_DIRECT: Final = 3
+
+POLICY_RANDOM: Final = 0
+POLICY_ROUND_ROBIN: Final = 1
+
+BACKEND_APP: Final = 1
+BACKEND_ADDRESS: Final = 2
+
+SERVICE_LIVE: Final = 1 << 32
+SERVICE_PER_CLASS: Final = 1 << 33
+SERVICE_CAPACITY_SHIFT: Final = 40
+
+KEYS: Final = 131_072
+SERVICES: Final = 131_072
+VERDICTS: Final = 1_048_576
+GROUPS: Final = 131_072
+BACKENDS: Final = 524_288
+
+APP: Final = struct.Struct("=II4sI")
+"""id, class, ip, flags"""
+KEY: Final = struct.Struct("=4sHBB")
+"""ip, port (0: any), protocol, pad"""
+GROUP: Final = struct.Struct("=IIBBHIQ4sI")
+"""first, count, kind, policy, error, service, next, source_ip, spare"""
+BACKEND: Final = struct.Struct("=4sHBBII")
+"""target (ADDRESS: network order; APP: the id in machine order), port, kind, spare, alias, threshold"""
+SOCK: Final = struct.Struct("=II4sI 4sHBB 4sHBB 4sHBB I I Q Q 32s")
+"""What a socket carries (sk_storage): owner {id, class, ip, flags}, then bound {ip, port, scope, set},
+peer {ip, port, protocol, set}, local {ip, port, spare, set}, target app, service index,
+cookie of the listener that counted it, nanoseconds at start, spare."""
+SOCK_SIZE: Final = SOCK.size
+
+
+def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
+    """A fresh socket's storage: its owner and nothing else (the holder writes this at injection)."""
+    return SOCK.pack(
+        app_id, class_index, ip, flags, bytes(4), 0, 0, 0, bytes(4), 0, 0, 0, bytes(4), 0, 0, 0, 0, 0, 0, 0, bytes(32)
+    )

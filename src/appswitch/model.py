@@ -1,0 +1,188 @@
+"""The frozen vocabulary that all packages share.  Standard library only, no I/O.
+
+Addresses are `ipaddress.IPv4Address`, ports are 0..65535 in host order, an AppId is eight hex
+digits in text and a 32-bit number in the kernel's tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from ipaddress import IPv4Address
+
+
+
+class Protocol(IntEnum):
+    """IP protocol numbers (netinet/in.h) of what AppSwitch handles."""
+
+    TCP = 6
+    UDP = 17
+
+    @property
+    def label(self) -> str:
+        """The name in tables and in REST: `tcp` or `udp`."""
+        return self.name.lower()
+
+
+class LbPolicy(Enum):
+    """How a connection's backend is picked; the values are the manual's (4.4.1)."""
+
+    RANDOM = "Random"
+    ROUND_ROBIN = "RoundRobin"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A set of `key=value` pairs.  Two parties may talk only if they share at least one pair."""
+
+    pairs: frozenset[tuple[str, str]] = frozenset({("zone", "default")})
+
+    def shares(self, other: Labels) -> bool:
+        """Whether at least one pair is in both."""
+        return not self.pairs.isdisjoint(other.pairs)
+
+    def __str__(self) -> str:
+        return ",".join(f"{key}={value}" for key, value in sorted(self.pairs))
+
+
+DEFAULT_LABELS = Labels()
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """Apps that are equal before policy: same labels, same Istio identity."""
+
+    labels: Labels = DEFAULT_LABELS
+    namespace: str = ""
+    service_account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expose:
+    """One `--expose`: an app's port made reachable to strangers on a node's port."""
+
+    port: int
+    host_port: int
+    host_ip: IPv4Address | None = None
+    """None: the app's own node; 0.0.0.0: every node."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One `ax run` (later: one container or pod)."""
+
+    id: int
+    """AppId, never 0."""
+    uid: str
+    """UUID: the NAME column shows it in angle brackets where no name was given."""
+    app_class: Class
+    ip: IPv4Address
+    """The virtual address of all its services: `--ip`, or made from `--name`, or the node's."""
+    name: str = ""
+    pid: int = 0
+    """Of the launched program; 0 once unknown."""
+    user: int = 0
+    """uid the program runs as."""
+    new_netns: bool = True
+    """It lives in an empty namespace and its sockets are injected."""
+    exposes: tuple[Expose, ...] = ()
+    cgroup: str = ""
+    """Path of its `ax-ID` cgroup below the cgroup v2 mount, starting with '/'."""
+
+    @property
+    def id_text(self) -> str:
+        """AppId as shown: eight hex digits."""
+        return f"{self.id:08x}"
+
+
+class BindScope(IntEnum):
+    """Which destination addresses a listening socket answers to."""
+
+    ANY = 0
+    """Bound to 0.0.0.0 or ::"""
+    VIRTUAL = 1
+    """Bound to the app's own virtual address."""
+    LOOPBACK = 2
+    """Bound to 127.x or ::1: reachable by the same app only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A row of the service table: one (app, protocol, port) that is being listened on."""
+
+    app: int
+    protocol: Protocol
+    port: int
+    """The port the app asked for."""
+    real_port: int
+    """The port of this node it is really bound to."""
+    scope: BindScope = BindScope.ANY
+    cookie: int = 0
+    """SO_COOKIE of the (first) listening socket."""
+    backlog: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One backend of a vservice: an app's virtual address or an address outside."""
+
+    address: IPv4Address
+    port: int = 0
+    """0: the vservice's target port."""
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PortMap:
+    """A vservice's port and the backends' port behind it."""
+
+    port: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class VService:
+    """Virtual IP:port pairs in front of backends."""
+
+    name: str
+    """Unique.  Istio's are named by cluster or host, e.g. `reviews.default.svc.cluster.local:9080`."""
+    addresses: tuple[IPv4Address, ...]
+    ports: tuple[PortMap, ...]
+    backends: tuple[Backend, ...]
+    policy: LbPolicy = LbPolicy.RANDOM
+    protocol: Protocol = Protocol.TCP
+    source_ip: IPv4Address | None = None
+    """Source address for connections to backends outside (`--source-ip`)."""
+    origin: str = "user"
+    """`user` (REST, CLI) or `istio`."""
+    ports_text: str = ""
+    """The VSPORTS column as created, e.g. `[{8000 10000}]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What an app asked to reach."""
+
+    address: IPv4Address
+    port: int
+    protocol: Protocol = Protocol.TCP
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a decision may depend on, frozen.  Built by the registry, read by `decide()`."""
+
+    node: str
+    node_ip: IPv4Address
+    apps: tuple[App, ...] = ()
+    services: tuple[Service, ...] = ()
+    vservices: tuple[VService, ...] = ()
+    names: tuple[tuple[str, tuple[IPv4Address, ...]], ...] = ()
+    """Names from Istio's name table beside those of apps and vservices."""
+    dns_ip: IPv4Address | None = None
+    """The vIP that the apps' resolv.conf names; None: built-in DNS is off."""
+    dns_port: int = 0
+    """Port of the daemon's DNS sockets on 127.0.0.1."""
+    rest_port: int = 6664
+    local_ips: frozenset[IPv4Address] = field(default_factory=frozenset)
+    """The node's own addresses, loopback left out."""

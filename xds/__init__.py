@@ -1,0 +1,1 @@
+"""Istio's protocol, from bytes to vservices."""
