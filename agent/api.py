@@ -1,0 +1,198 @@
+"""REST: an aiohttp application over a small `State`, on a Unix socket and, read-only, on TCP.
+
+Changes are only accepted on the Unix socket, whose file mode says who may make them.  Whatever a client
+sends ends in an answer of `openapi.py`'s table; an error of ours is reported to `failed` and answered 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, Final, Protocol
+
+import msgspec
+from aiohttp import web
+
+from appswitch.agent import api_explain, openapi, requests
+from appswitch.agent import resources as view
+from appswitch.agent.api_errors import hint_for, http_error, status_of, word_of
+from appswitch.errors import AppSwitchError, Denied, InvalidInput, NotFound
+from appswitch.model import Snapshot, VService
+
+BODY_TIMEOUT: Final = 10.0
+"""Seconds a client has to send its request's body."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Failed = Callable[[str, BaseException], None]
+
+
+class State(Protocol):
+    """What REST shows and changes; the daemon implements it, tests have one in memory."""
+
+    @property
+    def cluster(self) -> str:
+        """The CLUSTER column."""
+
+    @property
+    def driver(self) -> str:
+        """The driver in use: `kernel`."""
+
+    def snapshot(self) -> Snapshot:
+        """The registry's present state."""
+
+    def sockets(self) -> Sequence[view.SocketView]:
+        """Listening sockets; see `sockets.read_sockets`."""
+
+    def proxies(self) -> Sequence[view.ProxyView]:
+        """Relays of this node's gateways."""
+
+    def drivers(self) -> Sequence[view.DriverView]:
+        """See `drivers.probe`."""
+
+    def health(self) -> view.Health:
+        """The daemon's own state."""
+
+    async def create_vservice(self, vservice: VService) -> VService:
+        """Publish it; returns it as published.  Raises Conflict, Exhausted, InvalidInput."""
+
+    async def delete_vservice(self, name: str) -> None:
+        """Withdraw it.  Raises NotFound, Conflict (it is not the user's)."""
+
+
+def application(state: State, version: str, *, writable: bool, failed: Failed) -> web.Application:
+    """The application for one listener; `failed(request, error)` hears of errors of ours."""
+    handlers = _Handlers(state, version)
+    middlewares = [_errors(failed)] if writable else [_errors(failed), _read_only]
+    app = web.Application(middlewares=middlewares, client_max_size=requests.MAX_BODY)
+    for endpoint in openapi.ENDPOINTS:
+        app.router.add_route(endpoint.method, endpoint.path, handlers.table[endpoint.operation])
+    return app
+
+
+class _Handlers:
+    """One method an endpoint; `table` is by operation name."""
+
+    def __init__(self, state: State, version: str) -> None:
+        self._state = state
+        self._document = msgspec.json.encode(openapi.document(version))
+        self.table: dict[str, Handler] = {
+            "listApps": self._list(lambda: view.app_views(state.snapshot(), state.cluster, state.driver)),
+            "listServers": self._list(lambda: view.server_views(state.snapshot(), state.cluster)),
+            "listSockets": self._list(state.sockets),
+            "listVservices": self._list(lambda: view.vservice_views(state.snapshot())),
+            "listProxies": self._list(state.proxies),
+            "listDrivers": self._list(state.drivers),
+            "createVservice": self._create,
+            "getVservice": self._get,
+            "deleteVservice": self._delete,
+            "explain": self._explain,
+            "health": self._health,
+            "openapi": self._openapi,
+        }
+
+    @staticmethod
+    def _list(make: Callable[[], Sequence[Any]]) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            _no_query(request)
+            return _json(view.Items(items=list(make())))
+
+        return handler
+
+    async def _create(self, request: web.Request) -> web.Response:
+        _no_query(request)
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                body = await request.read()
+        except TimeoutError as error:
+            raise web.HTTPRequestTimeout from error
+        wanted = requests.decode_vservice(body)
+        snapshot = self._state.snapshot()
+        if wanted.source_ip not in (None, snapshot.node_ip) and wanted.source_ip not in snapshot.local_ips:
+            raise InvalidInput(f"source-ip {wanted.source_ip} is not an address of this node")
+        made = await self._state.create_vservice(wanted)
+        return _json(view.vservice_view(made), 201, {"Location": f"/v1/vservices/{made.name}"})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        _no_query(request)
+        name = request.match_info["name"]
+        for vservice in self._state.snapshot().vservices:
+            if vservice.name == name:
+                return _json(view.vservice_view(vservice))
+        raise NotFound(f"there is no vservice {name!r}")
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        _no_query(request)
+        await self._state.delete_vservice(request.match_info["name"])
+        return web.Response(status=204)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        if len(request.query) != len(set(request.query)):
+            raise InvalidInput("a query parameter is given twice")
+        query = requests.decode_explain(request.query)
+        return _json(api_explain.explanation(self._state.snapshot(), query))
+
+    async def _health(self, request: web.Request) -> web.Response:
+        _no_query(request)
+        return _json(self._state.health())
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        _no_query(request)
+        return web.Response(body=self._document, content_type="application/json")
+
+
+def _no_query(request: web.Request) -> None:
+    if request.query:
+        raise InvalidInput(f"unknown query parameter {next(iter(request.query))!r}: there are none here")
+
+
+def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode(answer)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+def _error(status: int, word: str, message: str, hint: str, headers: dict[str, str] | None = None) -> web.Response:
+    return _json(view.Error(error=word, message=message, hint=hint), status, headers)
+
+
+def _errors(failed: Failed) -> Any:
+    """Outermost: every error becomes an answer of the uniform shape."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except AppSwitchError as error:
+            return _error(status_of(error), word_of(error), str(error), hint_for(request.method, error))
+        except web.HTTPException as error:
+            word, message, hint = http_error(error, request.method, request.path)
+            allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+            return _error(error.status, word, message, hint, allow)
+        except ConnectionError:  # the client went away; aiohttp closes
+            raise
+        except Exception as error:  # noqa: BLE001 - outer edge of a request: the server goes on
+            failed(f"{request.method} {request.path}", error)
+            return _error(500, "internal", "a fault of the daemon; its log has the details", "")
+
+    return middleware
+
+
+@web.middleware
+async def _read_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """TCP: no changes, and no web page of elsewhere that had its name point here (DNS rebinding)."""
+    if request.method not in ("GET", "HEAD"):
+        raise Denied("the TCP port is read-only: changes go through the Unix socket")
+    host = request.host.rsplit(":", 1)[0] if request.host.count(":") == 1 else request.host
+    if host != "localhost" and not _is_address(host.strip("[]")):
+        raise Denied(f"host {host!r} is not this node's: ask by IP address or as localhost")
+    return await handler(request)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,179 @@
+"""The REST interface as a table, and the OpenAPI 3.1 document made from it.
+
+`api.py` registers its handlers by this table's operation names, so that the document cannot promise an
+endpoint that is not there.  Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from appswitch.agent import resources as view
+from appswitch.agent.requests import NewVService
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the path or the query."""
+
+    name: str
+    where: str
+    text: str
+
+    def document(self) -> Json:
+        """As an OpenAPI parameter object."""
+        required = self.where == "path" or self.name == "destination"
+        schema = {"type": "string"}
+        return {
+            "name": self.name,
+            "in": self.where,
+            "required": required,
+            "description": self.text,
+            "schema": schema,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method on one path."""
+
+    operation: str
+    method: str
+    path: str
+    summary: str
+    answer: Any
+    """Type of the successful answer; None: no body (204)."""
+    status: int = 200
+    body: Any = None
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[int, ...] = ()
+    """Statuses beside those that every endpoint can give."""
+
+
+_NAME = Parameter("name", "path", "Name of the vservice")
+
+ENDPOINTS: Final = (
+    Endpoint("listApps", "GET", "/v1/apps", "Apps that are alive", view.Items[view.AppView]),
+    Endpoint("listServers", "GET", "/v1/servers", "The service table", view.Items[view.ServerView]),
+    Endpoint("listSockets", "GET", "/v1/sockets", "Sockets of servers", view.Items[view.SocketView]),
+    Endpoint("listVservices", "GET", "/v1/vservices", "Virtual services", view.Items[view.VServiceView]),
+    Endpoint(
+        "createVservice",
+        "POST",
+        "/v1/vservices",
+        "Create a virtual service",
+        view.VServiceView,
+        status=201,
+        body=NewVService,
+        errors=(409, 413, 415, 507),
+    ),
+    Endpoint(
+        "getVservice",
+        "GET",
+        "/v1/vservices/{name}",
+        "One virtual service",
+        view.VServiceView,
+        parameters=(_NAME,),
+        errors=(404,),
+    ),
+    Endpoint(
+        "deleteVservice",
+        "DELETE",
+        "/v1/vservices/{name}",
+        "Delete a virtual service",
+        None,
+        status=204,
+        parameters=(_NAME,),
+        errors=(404, 409),
+    ),
+    Endpoint("listProxies", "GET", "/v1/proxies", "Relays of gateways", view.Items[view.ProxyView]),
+    Endpoint("listDrivers", "GET", "/v1/drivers", "Drivers, usable here or not", view.Items[view.DriverView]),
+    Endpoint(
+        "explain",
+        "GET",
+        "/v1/explain",
+        "What an app gets for a destination, and why",
+        view.Explanation,
+        parameters=(
+            Parameter("destination", "query", "IP[:port] or NAME[:port]; the port defaults to 80"),
+            Parameter("from", "query", "AppId or name of the app that dials"),
+            Parameter("labels", "query", "Labels (csv) of the app that dials, in place of `from`"),
+        ),
+        errors=(404,),
+    ),
+    Endpoint("health", "GET", "/v1/health", "The daemon's own state", view.Health),
+    Endpoint("openapi", "GET", "/v1/openapi.json", "This document", Json),
+)
+
+_COMMON: Final = {400: "Malformed request", 403: "Not allowed on this socket", 500: "A fault of the daemon"}
+_TEXTS: Final = {
+    404: "No such resource",
+    409: "The name or address is taken",
+    413: "The body is too large",
+    415: "The body is not application/json",
+    507: "A table is full; nothing was changed",
+}
+
+
+def document(version: str) -> Json:
+    """The whole OpenAPI 3.1 document, JSON-compatible."""
+    types = [e.answer for e in ENDPOINTS if e.answer not in (None, Json)]
+    types += [e.body for e in ENDPOINTS if e.body is not None] + [view.Error]
+    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    references = {kind: {"$ref": f"#/components/schemas/{_schema_name(kind)}"} for kind in types}
+    paths: dict[str, Json] = {}
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, references)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "AppSwitch",
+            "version": version,
+            "description": "Changes are accepted on the Unix socket only; the TCP port is read-only.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {"schemas": {_component(name): schema for name, schema in _renamed(schemas).items()}},
+    }
+
+
+def _operation(endpoint: Endpoint, references: dict[Any, Json]) -> Json:
+    success: Json = {"description": "Done" if endpoint.answer is None else endpoint.summary}
+    if endpoint.answer is Json:
+        success["content"] = {"application/json": {"schema": {"type": "object"}}}
+    elif endpoint.answer is not None:
+        success["content"] = {"application/json": {"schema": references[endpoint.answer]}}
+    error = {"application/json": {"schema": references[view.Error]}}
+    texts = _COMMON | {status: _TEXTS[status] for status in endpoint.errors}
+    responses: Json = {str(endpoint.status): success}
+    responses |= {
+        str(status): {"description": text, "content": error} for status, text in sorted(texts.items())
+    }
+    responses["default"] = {"description": "Any other error", "content": error}
+    operation: Json = {"operationId": endpoint.operation, "summary": endpoint.summary, "responses": responses}
+    if endpoint.parameters:
+        operation["parameters"] = [parameter.document() for parameter in endpoint.parameters]
+    if endpoint.body is not None:
+        content = {"application/json": {"schema": references[endpoint.body]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _component(name: str) -> str:
+    """msgspec names `Items[AppView]` `Items_AppView_`; the document says `AppViewItems`."""
+    return f"{name[6:-1]}Items" if name.startswith("Items_") else name
+
+
+def _schema_name(kind: Any) -> str:
+    arguments = getattr(kind, "__args__", ())
+    return f"{arguments[0].__name__}Items" if arguments else str(kind.__name__)
+
+
+def _renamed(schemas: dict[str, Json]) -> dict[str, Json]:
+    """The schemas, with titles that equal their names."""
+    return {name: schema | {"title": _component(name)} for name, schema in schemas.items()}
