@@ -1,0 +1,78 @@
+/* Layouts shared with Python (abi.py asserts the same sizes and offsets from this object's BTF).
+ * Ports are in host order and addresses in network order, in every map. */
+#pragma once
+#include <linux/types.h>
+
+#define APP_EMPTY 1u  /* sockets of this app are injected by the holder */
+#define APP_HOLDER 2u /* the holder's cgroup: an app is known by its socket only */
+
+struct app { __u32 id, cls, ip, flags; };
+
+/* One side of a socket as the program under AppSwitch knows it. */
+struct name { __u32 ip; __u16 port; __u8 scope; __u8 set; };
+enum scope { SCOPE_ANY = 0, SCOPE_VIRTUAL = 1, SCOPE_LOOPBACK = 2 };
+
+struct sock_state {
+	struct app owner;
+	struct name bound; /* what bind() asked for; set once the kernel agreed */
+	struct name peer;  /* what getpeername() shows */
+	struct name local; /* what getsockname() shows after connect() or accept() */
+	__u32 target;      /* the app that was dialled; on an accepted socket, the one that dialled */
+	__u32 service;     /* index of the service that was dialled */
+	__u64 cookie;      /* of the socket that was counted in `ports` (clones differ) */
+	__u64 start;       /* CLOCK_MONOTONIC nanoseconds of connect or accept */
+	__u8 v6only;       /* IPV6_V6ONLY was asked for (and swallowed) */
+	__u8 dialling;     /* a connect() that policy let through is under way */
+	__u16 real;        /* the port it really serves on */
+	__u8 spare[28];
+};
+
+struct key { __u32 ip; __u16 port; __u8 protocol, pad; };
+#define SERVICE_LIVE (1ull << 32)
+#define SERVICE_PER_CLASS (1ull << 33)
+#define SERVICE_CAPACITY_SHIFT 40
+
+enum group_kind { GROUP_NONE, GROUP_BALANCE, GROUP_REFUSE, GROUP_DIRECT };
+enum policy { POLICY_RANDOM, POLICY_ROUND_ROBIN };
+struct group {
+	__u32 first, count;
+	__u8 kind, policy;
+	__u16 error;
+	__u32 service;
+	__u64 next;
+	__u32 source_ip, spare;
+};
+
+enum backend_kind { BACKEND_APP = 1, BACKEND_ADDRESS = 2 };
+struct backend { __u32 target; __u16 port; __u8 kind, spare; __u32 alias, threshold; };
+
+/* A port of an app: the real port behind it, and how many sockets listen there. */
+struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
+struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, spare; __u64 cookie; };
+struct real_key { __u16 port; __u8 protocol, pad; };
+struct real { __u32 app, ip; __u16 port, pad; };
+
+struct dial_key { __u32 ip; __u16 port, local; };
+struct dial { __u32 app, ip, to_ip; __u16 to_port, pad; };
+struct flow_key { __u64 cookie; __u32 ip; __u16 port, reply; };
+struct flow { __u32 ip; __u16 port, pad; };
+
+struct count_key { __u32 app, service; };
+struct count { __u64 opened, closed, failed, sent, received, nanoseconds; };
+
+enum event_kind { EVENT_LISTEN = 1, EVENT_UNLISTEN, EVENT_DENIED, EVENT_ADMISSION, EVENT_POOL, EVENT_FULL };
+struct event {
+	__u32 kind, app, ip, service;
+	__u16 port, real;
+	__u8 protocol, scope;
+	__u16 error;
+	__u64 cookie, time;
+};
+
+_Static_assert(sizeof(struct app) == 16, "abi.APP");
+_Static_assert(sizeof(struct sock_state) == 96, "abi.SOCK");
+_Static_assert(sizeof(struct key) == 8, "abi.KEY");
+_Static_assert(sizeof(struct group) == 32, "abi.GROUP");
+_Static_assert(sizeof(struct backend) == 16, "abi.BACKEND");
+_Static_assert(sizeof(struct port_key) == 8 && sizeof(struct port) == 24, "abi.PORT");
+_Static_assert(sizeof(struct event) == 40, "abi.EVENT");

@@ -1,0 +1,121 @@
+/* A segment or datagram reaches a socket of an app: is its sender one that policy let through? */
+#pragma once
+#include "bind.h"
+
+struct ip4 { __u8 version_ihl, tos; __u16 length, id, fragment; __u8 ttl, protocol; __u16 check; __u32 from, to; };
+struct ip6 { __u32 flow; __u16 length; __u8 next, hops; __u32 from[4], to[4]; };
+struct transport { __u16 from, to; __u32 sequence, acknowledge; __u8 offset, flags, rest[6]; };
+#define SYN 0x02
+#define ACK 0x10
+#define ETH_IPV4 bpf_htons(0x0800)
+#define ETH_IPV6 bpf_htons(0x86dd)
+
+/* The addresses of a packet as the tuple under which its *sender's* socket is found, or 0 where
+ * it is not plain: options, fragments and extension headers are never admitted (fail closed). */
+INLINE __u32 sender_tuple(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, struct transport *transport, __u32 size)
+{
+	struct ip4 ip4;
+	struct ip6 ip6;
+	if (skb->protocol == ETH_IPV4) {
+		if (bpf_skb_load_bytes(skb, 0, &ip4, sizeof ip4) || ip4.version_ihl != 0x45 ||
+		    (ip4.fragment & bpf_htons(0x3fff)) || bpf_skb_load_bytes(skb, sizeof ip4, transport, size))
+			return 0;
+		tuple->ipv4.saddr = ip4.to;
+		tuple->ipv4.daddr = ip4.from;
+		tuple->ipv4.sport = transport->to;
+		tuple->ipv4.dport = transport->from;
+		return sizeof tuple->ipv4;
+	}
+	if (skb->protocol != ETH_IPV6 || bpf_skb_load_bytes(skb, 0, &ip6, sizeof ip6) ||
+	    (ip6.next != TCP && ip6.next != UDP) || bpf_skb_load_bytes(skb, sizeof ip6, transport, size))
+		return 0;
+	__builtin_memcpy(tuple->ipv6.saddr, ip6.to, 16);
+	__builtin_memcpy(tuple->ipv6.daddr, ip6.from, 16);
+	tuple->ipv6.sport = transport->to;
+	tuple->ipv6.dport = transport->from;
+	return sizeof tuple->ipv6;
+}
+
+INLINE int refuse_stranger(struct sock_state *state, __u32 ip, __u16 from, __u16 to, __u8 protocol)
+{
+	struct event event = { .kind = EVENT_ADMISSION, .app = state ? state->owner.id : 0, .ip = ip, .port = bpf_ntohs(from),
+			       .real = bpf_ntohs(to), .protocol = protocol, .error = EACCES };
+	tell(&event);
+	return FAIL;
+}
+
+/* A SYN at a listener: its dialler is the socket at the other end, in SYN_SENT, and the dial
+ * that policy let through must have been to this app. */
+INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct transport tcp = {};
+	struct sock_state *dialler = 0;
+	struct bpf_sock *sk;
+	int admitted = 0;
+	__u32 size = sender_tuple(skb, &tuple, &tcp, sizeof tcp);
+	if (!size)
+		return refuse_stranger(listener, 0, 0, 0, TCP);
+	if (!(tcp.flags & SYN) || (tcp.flags & ACK))
+		return PASS; /* of a handshake whose SYN was admitted, or nothing's */
+	sk = bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (sk && sk->state == BPF_TCP_SYN_SENT)
+		dialler = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (listener && dialler && dialler->dialling && dialler->target == listener->owner.id) {
+		struct dial_key key = { .port = bpf_ntohs(tcp.from), .local = bpf_ntohs(tcp.to) };
+		struct dial dial = { .app = dialler->owner.id, .ip = dialler->local.ip,
+				     .to_ip = dialler->peer.ip, .to_port = dialler->peer.port };
+		if (size == sizeof tuple.ipv4) {
+			key.ip = tuple.ipv4.daddr;
+			bpf_map_update_elem(&dials, &key, &dial, BPF_ANY);
+		}
+		admitted = 1;
+	}
+	if (sk)
+		bpf_sk_release(sk);
+	if (admitted)
+		return PASS;
+	return refuse_stranger(listener, size == sizeof tuple.ipv4 ? tuple.ipv4.daddr : 0, tcp.from, tcp.to, TCP);
+}
+
+/* A datagram at a bound port: from a socket of an app's (whose sendmsg() was decided), or an
+ * answer to something this socket sent. */
+INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct transport udp = {};
+	struct sock_state *sender = 0;
+	struct bpf_sock *sk;
+	__u32 size, ip = 0;
+	int admitted = 0;
+	if (!state || !state->bound.set || !state->bound.port)
+		return PASS; /* a client's own port, as native */
+	size = sender_tuple(skb, &tuple, &udp, 8);
+	if (!size)
+		return refuse_stranger(state, 0, 0, 0, UDP);
+	if (size == sizeof tuple.ipv4)
+		ip = tuple.ipv4.daddr;
+	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = ip, .port = bpf_ntohs(udp.from) };
+	if (bpf_map_lookup_elem(&flows, &key))
+		return PASS;
+	sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (sk)
+		sender = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (sender && sender->owner.id) {
+		struct flow shown = { .ip = sender->owner.ip, .port = key.port };
+		struct flow real = { .ip = ip, .port = key.port };
+		if (sender->bound.set && sender->bound.port)
+			shown.port = sender->bound.port;
+		if (sender->owner.id == state->owner.id)
+			shown.ip = ip; /* the app's own loopback */
+		bpf_map_update_elem(&flows, &key, &shown, BPF_ANY);
+		key.ip = shown.ip;
+		key.port = shown.port;
+		key.reply = 1;
+		bpf_map_update_elem(&flows, &key, &real, BPF_ANY);
+		admitted = 1;
+	}
+	if (sk)
+		bpf_sk_release(sk);
+	return admitted ? PASS : refuse_stranger(state, ip, udp.from, udp.to, UDP);
+}

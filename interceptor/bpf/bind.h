@@ -1,0 +1,117 @@
+/* bind(), listen(), close: one real port for each port of an app, and the service table. */
+#pragma once
+#include "connect.h"
+
+/* The real port behind an app's port, taken from the pool at first use and kept until the app
+ * ends: so the kernel itself answers EADDRINUSE, SO_REUSEPORT and TIME_WAIT.  0: pool empty. */
+NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
+{
+	struct port_key key = { .app = app->id, .port = port, .protocol = protocol, .v6 = v6 };
+	struct port *found = bpf_map_lookup_elem(&ports, &key), fresh = { .ip = app->ip };
+	struct real real = { .app = app->id, .ip = app->ip, .port = port };
+	struct real_key real_key = { .protocol = protocol };
+	struct event event = { .kind = EVENT_POOL, .app = app->id, .port = port, .protocol = protocol };
+	__u32 popped;
+	if (found)
+		return found->real;
+	if (bpf_map_pop_elem(&pool, &popped)) {
+		tell(&event);
+		return 0;
+	}
+	fresh.real = popped;
+	if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST)) {
+		bpf_map_push_elem(&pool, &popped, BPF_ANY); /* another thread was first, or the map is full */
+		found = bpf_map_lookup_elem(&ports, &key);
+		if (found)
+			return found->real;
+		event.kind = EVENT_FULL;
+		tell(&event);
+		return 0;
+	}
+	real_key.port = popped;
+	bpf_map_update_elem(&reals, &real_key, &real, BPF_ANY);
+	return popped;
+}
+
+/* What bind() becomes: returns 0 and the address to bind in *ip, *port, or an errno. */
+NOINLINE int rebind(struct sock_state *state, __u32 *ip, __u16 *port, __u8 protocol, int v6)
+{
+	struct name asked = { .ip = *ip, .port = *port };
+	int real;
+	if (state->bound.set)
+		return 0; /* the kernel says EINVAL, and the names stay */
+	if (!*ip)
+		asked.scope = SCOPE_ANY;
+	else if ((*ip & 0xff) == 127 || v6 == 2)
+		asked.scope = SCOPE_LOOPBACK;
+	else
+		asked.scope = SCOPE_VIRTUAL;
+	if (*port) {
+		real = real_port(&state->owner, *port, protocol, v6 != 0);
+		if (!real)
+			return EADDRINUSE;
+		*port = real;
+	}
+	if (*ip == state->owner.ip)
+		*ip = 0;
+	state->v6only = v6 != 0;
+	state->bound = asked;
+	return 0;
+}
+
+/* One more socket serves this port of the app: the table has it before listen() (UDP: bind())
+ * returns, whether or not a daemon lives. */
+NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual, __u64 cookie)
+{
+	__u16 port = state->bound.port ? state->bound.port : real;
+	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol };
+	struct real_key real_key = { .port = real, .protocol = protocol };
+	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = port };
+	struct port fresh = { .real = real, .ip = state->owner.ip };
+	struct event event = { .kind = EVENT_LISTEN, .app = state->owner.id, .ip = state->owner.ip, .port = port,
+			       .real = real, .protocol = protocol, .cookie = cookie };
+	struct port *found;
+	key.v6 = state->v6only;
+	found = bpf_map_lookup_elem(&ports, &key);
+	if (!found) {
+		if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST) && !bpf_map_lookup_elem(&ports, &key)) {
+			event.kind = EVENT_FULL;
+			tell(&event);
+			return 0;
+		}
+		bpf_map_update_elem(&reals, &real_key, &back, BPF_ANY);
+		found = bpf_map_lookup_elem(&ports, &key);
+		if (!found)
+			return 0;
+	}
+	state->cookie = cookie;
+	state->real = real;
+	event.scope = state->bound.scope;
+	found->real = real;
+	found->scope = state->bound.scope;
+	found->dual = dual;
+	if (__sync_fetch_and_add(&found->listening, 1) <= 0) {
+		found->cookie = cookie;
+		if (protocol == TCP || state->bound.port)
+			tell(&event);
+	}
+	return 0;
+}
+
+/* One socket fewer.  Only the socket that was counted counts: clones carry another's cookie. */
+NOINLINE int unserve(struct sock_state *state, __u8 protocol, __u64 cookie)
+{
+	__u16 port = state->bound.port ? state->bound.port : state->real;
+	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol };
+	struct event event = { .kind = EVENT_UNLISTEN, .app = state->owner.id, .ip = state->owner.ip, .port = port,
+			       .real = state->real, .protocol = protocol, .cookie = cookie, .scope = state->bound.scope };
+	struct port *found;
+	if (state->cookie != cookie)
+		return 0;
+	state->cookie = 0;
+	key.v6 = state->v6only;
+	found = bpf_map_lookup_elem(&ports, &key);
+	if (found && __sync_fetch_and_add(&found->listening, -1) == 1 && (protocol == TCP || state->bound.port))
+		tell(&event);
+	return 0;
+}

@@ -1,0 +1,122 @@
+/* connect() and sendmsg(): the destination is decided, the socket remembers the names. */
+#pragma once
+#include "decide.h"
+
+#define LINK_LOCAL(ip) (((ip) & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000))
+#define DEAD_PORT 1 /* tcpmux: never a UDP service; 0 would be EINVAL */
+#define IS_LOOPBACK(ip) (((ip) & 0xff) == 127 || !(ip)) /* connect(0.0.0.0) means this host */
+
+INLINE void deny(struct app *app, __u32 ip, struct target *to, __u16 port, int error)
+{
+	struct event event = { .kind = EVENT_DENIED, .app = app->id, .ip = ip, .port = port,
+			       .protocol = to->protocol, .error = error, .service = to->service };
+	tell(&event);
+}
+
+/* Decides ip:port for this app.  Returns 0 and the address to use in `to`, or an errno.  `known`
+ * is set where the destination is one of ours. */
+CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *to, int *known)
+{
+	int error = 0;
+	if (!app || !to || !known)
+		return EACCES;
+	to->ip = ip;
+	to->port = port;
+	*known = 1;
+	if (IS_LOOPBACK(ip)) {
+		struct port *listener = find_listener(app->id, port, to->protocol);
+		if (!listener || listener->scope == SCOPE_VIRTUAL)
+			return ECONNREFUSED;
+		to->ip = ip ? ip : LOOPBACK;
+		to->port = listener->real;
+		to->app = app->id;
+		return 0;
+	}
+	if (LINK_LOCAL(ip)) {
+		deny(app, ip, to, port, EACCES);
+		return EACCES;
+	}
+	switch (decide(app, ip, port, to, &error)) {
+	case CHOSEN:
+		return 0;
+	case DEAD:
+		return ECONNREFUSED;
+	case REFUSED:
+		if (error != ECONNREFUSED)
+			deny(app, ip, to, port, error);
+		return error;
+	default:
+		*known = 0;
+		to->ip = ip;
+		to->port = port;
+		return 0;
+	}
+}
+
+INLINE void remember_flow(void *ctx, __u32 ip, __u16 port, __u32 shown_ip, __u16 shown_port, __u16 reply)
+{
+	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = ip, .port = port, .reply = reply };
+	struct flow flow = { .ip = shown_ip, .port = shown_port };
+	struct flow *old = bpf_map_lookup_elem(&flows, &key);
+	if (!old || old->ip != shown_ip || old->port != shown_port)
+		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
+}
+
+/* connect(): in `to` goes the protocol; comes back the address to use. */
+NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip, __u16 port, struct target *to)
+{
+	int known, error;
+	error = resolve(&state->owner, ip, port, to, &known);
+	state->dialling = 0;
+	if (error && to->protocol == UDP && error == ECONNREFUSED) {
+		/* connect() of UDP records an address and never fails; what is sent there is refused */
+		to->ip = LOOPBACK;
+		to->port = DEAD_PORT;
+		error = 0;
+	}
+	if (error)
+		return error;
+	state->peer = (struct name){ .ip = ip, .port = port, .scope = to->protocol, .set = known };
+	state->local = (struct name){ .ip = to->app == state->owner.id && IS_LOOPBACK(ip) ? 0 : state->owner.ip };
+	state->local.set = state->local.ip != 0;
+	state->target = to->app;
+	state->service = to->service;
+	state->start = bpf_ktime_get_ns();
+	state->dialling = 1;
+	if (to->protocol == UDP && known)
+		remember_flow(ctx, to->ip, to->port, ip, port, 0);
+	return 0;
+}
+
+/* sendmsg(): a reply goes back to whom recvmsg() showed, anything else is decided. */
+NOINLINE int send_to(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip, __u16 port, struct target *to)
+{
+	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = ip, .port = port, .reply = 1 };
+	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
+	int known, error;
+	if (flow) {
+		to->ip = flow->ip;
+		to->port = flow->port;
+		return 0;
+	}
+	error = resolve(&state->owner, ip, port, to, &known);
+	if (error == ECONNREFUSED) { /* as an ICMP error would say it: by the next call, not this one */
+		to->ip = LOOPBACK;
+		to->port = DEAD_PORT;
+		return 0;
+	}
+	if (!error && (known || state->bound.set))
+		remember_flow(ctx, to->ip, to->port, ip, port, 0);
+	return error;
+}
+
+/* recvmsg(): the sender's name as the app knows it. */
+INLINE void received_from(struct bpf_sock_addr *ctx, __u32 *ip, __u16 *port)
+{
+	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = *ip, .port = *port };
+	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
+	if (flow) {
+		*ip = flow->ip;
+		*port = flow->port;
+	}
+}

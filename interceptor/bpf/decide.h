@@ -1,0 +1,159 @@
+/* The decision's tables, read: destination -> service -> this class's group -> one live backend.
+ * decision.py says what it must come to; a differential test compares the two. */
+#pragma once
+#include "maps.h"
+
+#define DRAWS 16
+#define SCAN 4096
+
+struct target { __u32 ip; __u16 port; __u16 protocol; __u32 app; __u32 service; };
+
+/* What this class gets for the key: a group, or NULL where the key names no service. */
+INLINE struct group *find_group(__u32 ip, __u16 port, __u8 protocol, __u32 cls, int *error)
+{
+	struct key key = { .ip = ip, .port = port, .protocol = protocol };
+	__u32 *index = bpf_map_lookup_elem(&keys, &key), slot;
+	__u64 *word, service;
+	if (!index)
+		return 0;
+	slot = *index;
+	word = bpf_map_lookup_elem(&services, &slot);
+	if (!word)
+		return 0;
+	service = *(volatile __u64 *)word; /* one load: Python may be storing the next one */
+	if (!(service & SERVICE_LIVE))
+		return 0;
+	slot = (__u32)service;
+	if (service & SERVICE_PER_CLASS) {
+		if (cls >= ((service >> SERVICE_CAPACITY_SHIFT) & 0xffff)) {
+			*error = EACCES;
+			return 0;
+		}
+		slot += cls;
+		word = bpf_map_lookup_elem(&verdicts, &slot);
+		if (!word)
+			return 0;
+		slot = (__u32)*word;
+	}
+	return bpf_map_lookup_elem(&groups, &slot);
+}
+
+/* The app's listening socket behind its port: one that serves IPv4, else a v6-only one whose
+ * V6ONLY we swallowed. */
+INLINE struct port *find_listener(__u32 app, __u16 port, __u8 protocol)
+{
+	struct port_key key = { .app = app, .port = port, .protocol = protocol };
+	struct port *found = bpf_map_lookup_elem(&ports, &key);
+	if (found && found->listening > 0)
+		return found;
+	key.v6 = 1;
+	found = bpf_map_lookup_elem(&ports, &key);
+	return found && found->listening > 0 && found->scope == SCOPE_ANY ? found : 0;
+}
+
+/* Fills `to` from a backend; false if nobody listens there. */
+INLINE int take(struct backend *backend, struct target *to)
+{
+	__u16 port = backend->port ? backend->port : to->port;
+	struct port *listener;
+	if (backend->kind == BACKEND_ADDRESS) {
+		to->ip = backend->target;
+		to->port = port;
+		return 1;
+	}
+	listener = find_listener(backend->target, port, to->protocol);
+	if (!listener || listener->scope == SCOPE_LOOPBACK)
+		return 0;
+	to->ip = LOOPBACK;
+	to->port = listener->real;
+	to->app = backend->target;
+	return 1;
+}
+
+struct scan { __u32 first, start, count; int found; struct target to; };
+
+static long scan_one(__u64 i, struct scan *scan)
+{
+	__u32 slot = scan->first + (scan->start + (__u32)i) % scan->count;
+	struct backend *backend = bpf_map_lookup_elem(&backends, &slot);
+	if (!backend || !take(backend, &scan->to))
+		return 0;
+	scan->found = 1;
+	return 1;
+}
+
+/* One backend of the group.  Draws again when the drawn one does not listen, so that the choice
+ * among the living is exactly weighted; when luck runs out, the first living one in order. */
+CHECKED_ONCE int pick(__u32 first, __u32 count, __u32 start, int random, struct target *to)
+{
+	if (!to || !count)
+		return 0;
+	for (int i = 0; i < DRAWS; i++) {
+		__u32 at = random ? bpf_get_prandom_u32() % count : (start + i) % count;
+		__u32 slot = first + at;
+		struct backend *backend = bpf_map_lookup_elem(&backends, &slot);
+		if (!backend)
+			return 0;
+		if (random && bpf_get_prandom_u32() > backend->threshold) {
+			slot = first + backend->alias;
+			backend = bpf_map_lookup_elem(&backends, &slot);
+			if (!backend)
+				return 0;
+		}
+		if (take(backend, to))
+			return 1;
+		if (!random && i + 1 >= (int)count)
+			return 0;
+		if (count == 1)
+			return 0;
+	}
+	struct scan scan = { .first = first, .start = start, .count = count, .to = *to };
+	bpf_loop(count < SCAN ? count : SCAN, scan_one, &scan, 0);
+	if (scan.found)
+		*to = scan.to;
+	return scan.found;
+}
+
+enum outcome { MISS, CHOSEN, DIRECT, DEAD, REFUSED };
+
+INLINE enum outcome balance(__u32 ip, __u16 port, __u32 cls, struct target *to, int *error)
+{
+	struct group *group = find_group(ip, port, to->protocol, cls, error);
+	__u32 start;
+	if (!group)
+		return *error ? REFUSED : MISS;
+	to->service = group->service;
+	switch (group->kind) {
+	case GROUP_DIRECT:
+		return DIRECT;
+	case GROUP_REFUSE:
+		*error = group->error;
+		return REFUSED;
+	case GROUP_BALANCE:
+		start = group->policy == POLICY_RANDOM ? bpf_get_prandom_u32()
+						       : (__u32)__sync_fetch_and_add(&group->next, 1);
+		return pick(group->first, group->count, start, group->policy == POLICY_RANDOM, to) ? CHOSEN : DEAD;
+	}
+	return MISS;
+}
+
+/* The whole decision for a destination that is not loopback.  In `to`: port and protocol going
+ * in; the real address coming out where it says CHOSEN. */
+INLINE enum outcome decide(struct app *app, __u32 ip, __u16 port, struct target *to, int *error)
+{
+	enum outcome outcome = balance(ip, port, app->cls, to, error), any;
+	if (outcome == MISS) {
+		/* A real pool port dialled at a node address counts as the service behind it. */
+		struct real_key key = { .port = port, .protocol = to->protocol };
+		struct real *real;
+		if (bpf_map_lookup_elem(&locals, &ip) && (real = bpf_map_lookup_elem(&reals, &key))) {
+			ip = real->ip;
+			to->port = port = real->port;
+			outcome = balance(ip, port, app->cls, to, error);
+		}
+	}
+	if (outcome != MISS && outcome != DEAD)
+		return outcome;
+	any = balance(ip, 0, app->cls, to, error);
+	return any == MISS ? outcome : any;
+}

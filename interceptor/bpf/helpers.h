@@ -1,0 +1,59 @@
+/* The few kernel helpers we call (numbers from linux/bpf.h) and the usual small macros. */
+#pragma once
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, value) int (*name)[value]
+#define __type(name, value) typeof(value) *name
+#define INLINE static __attribute__((always_inline)) inline
+#define NOINLINE static __attribute__((noinline))
+/* Not static: the verifier checks it once, not at each call; its pointers may then be NULL. */
+#define CHECKED_ONCE __attribute__((noinline))
+#define HELPER(type, name, ...) static type (*bpf_##name)(__VA_ARGS__) = (void *)BPF_FUNC_##name
+
+HELPER(void *, map_lookup_elem, void *map, const void *key);
+HELPER(long, map_update_elem, void *map, const void *key, const void *value, __u64 flags);
+HELPER(long, map_delete_elem, void *map, const void *key);
+HELPER(long, map_pop_elem, void *map, void *value);
+HELPER(long, map_push_elem, void *map, const void *value, __u64 flags);
+HELPER(void *, get_local_storage, void *map, __u64 flags);
+HELPER(void *, sk_storage_get, void *map, void *sk, void *value, __u64 flags);
+HELPER(__u64, get_socket_cookie, void *ctx);
+HELPER(__u64, ktime_get_ns, void);
+HELPER(__u32, get_prandom_u32, void);
+HELPER(long, set_retval, int retval);
+HELPER(long, sock_ops_cb_flags_set, struct bpf_sock_ops *ctx, int flags);
+HELPER(struct bpf_sock *, sk_fullsock, void *sk);
+HELPER(long, skb_load_bytes, const void *skb, __u32 offset, void *to, __u32 length);
+HELPER(struct bpf_sock *, sk_lookup_tcp, void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags);
+HELPER(struct bpf_sock *, sk_lookup_udp, void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags);
+HELPER(long, sk_release, void *sk);
+HELPER(long, loop, __u32 times, void *callback, void *context, __u64 flags);
+HELPER(void *, ringbuf_reserve, void *ringbuf, __u64 size, __u64 flags);
+HELPER(void, ringbuf_submit, void *data, __u64 flags);
+
+#define bpf_ntohs(x) __builtin_bswap16(x) /* both targets are little-endian */
+#define bpf_htons(x) __builtin_bswap16(x)
+#define bpf_ntohl(x) __builtin_bswap32(x)
+#define bpf_htonl(x) __builtin_bswap32(x)
+#define LOOPBACK bpf_htonl(0x7f000001)
+#define MAPPED bpf_htonl(0xffff)
+
+#define TCP 6
+#define UDP 17
+#define MPTCP 262
+#define AF_INET6 10
+#define EACCES 13
+#define EPROTONOSUPPORT 93
+#define EADDRINUSE 98
+#define ECONNREFUSED 111
+
+enum { FAIL = 0, PASS = 1 }; /* what a cgroup program returns */
+
+/* Ends the system call with this errno: return it from the program. */
+INLINE int fail(int error)
+{
+	bpf_set_retval(-error);
+	return FAIL;
+}

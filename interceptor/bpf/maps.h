@@ -1,0 +1,91 @@
+/* Every map.  All are pinned by name; Python writes those of the decision, the programs the rest. */
+#pragma once
+#include "abi.h"
+#include "helpers.h"
+
+#define MAP(name, kind, count, flags, ktype, vtype)                                                \
+	struct {                                                                                   \
+		__uint(type, kind);                                                                \
+		__uint(max_entries, count);                                                        \
+		__uint(map_flags, flags);                                                          \
+		__type(key, ktype);                                                                \
+		__type(value, vtype);                                                              \
+	} name SEC(".maps")
+
+/* Who runs in the cgroup that the running program is attached to: no look-up by task is needed,
+ * and a child cgroup of an app's is still that app. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
+	__type(key, __u64);
+	__type(value, struct app);
+} apps SEC(".maps");
+
+/* CLONE: an accepted socket starts as a copy of its listener's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct sock_state);
+} sockets SEC(".maps");
+
+/* The decision, written by Python.  A key's index never changes while the key lives; a service
+ * is published by one 8-byte store; nothing a program may hold is reused within a second. */
+MAP(keys, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct key, __u32);
+MAP(services, BPF_MAP_TYPE_ARRAY, 131072, BPF_F_MMAPABLE, __u32, __u64);
+MAP(verdicts, BPF_MAP_TYPE_ARRAY, 1048576, BPF_F_MMAPABLE, __u32, __u64);
+MAP(groups, BPF_MAP_TYPE_ARRAY, 131072, BPF_F_MMAPABLE, __u32, struct group);
+MAP(backends, BPF_MAP_TYPE_ARRAY, 524288, BPF_F_MMAPABLE, __u32, struct backend);
+MAP(locals, BPF_MAP_TYPE_HASH, 256, BPF_F_NO_PREALLOC, __u32, __u32); /* the node's addresses */
+
+/* The service table, written by the programs. */
+MAP(ports, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct port_key, struct port);
+MAP(reals, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct real_key, struct real);
+MAP(dials, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct dial_key, struct dial);
+MAP(flows, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct flow_key, struct flow);
+MAP(counts, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct count_key, struct count);
+MAP(lost, BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 32768);
+	__uint(value_size, sizeof(__u32));
+} pool SEC(".maps"); /* ports of the node that are reserved and free */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+/* Tells the daemon; an overflow is counted, and the daemon then reads the tables anew. */
+INLINE void tell(struct event *from)
+{
+	struct event *event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
+	if (!event) {
+		__u32 zero = 0;
+		__u64 *count = bpf_map_lookup_elem(&lost, &zero);
+		if (count)
+			__sync_fetch_and_add(count, 1);
+		return;
+	}
+	from->time = bpf_ktime_get_ns();
+	*event = *from;
+	bpf_ringbuf_submit(event, 0);
+}
+
+/* The state of a socket and who owns it; NULL where the socket is not the mesh's.  An app's own
+ * cgroup decides; for an injected socket, made in the holder's cgroup, the socket itself does. */
+INLINE struct sock_state *owned(void *sk)
+{
+	struct app *app = bpf_get_local_storage(&apps, 0);
+	struct sock_state *state;
+	if (!app->id)
+		return 0;
+	if (app->flags & APP_HOLDER) {
+		state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		return state && state->owner.id ? state : 0;
+	}
+	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (state && !state->owner.id)
+		state->owner = *app;
+	return state;
+}
