@@ -202,11 +202,10 @@ class Node:
             if process.popen.stdin:
                 process.popen.stdin.close()
         self._apps.clear()
-        for group in ("apps", "host"):
-            path = self.sandbox.cgroup / group
-            if path.exists() and self.sandbox.pids(group):
+        for path in (self.sandbox.cgroup / "apps", self.sandbox.cgroup / "host"):
+            if path.exists():
                 (path / "cgroup.kill").write_text("1")
-                wait_until(lambda group=group: not self.sandbox.pids(group), "left-over processes end")
+        wait_until(lambda: not self.sandbox.pids("apps") + self.sandbox.pids("host"), "the apps end")
         if self.daemon is not None and self.daemon.popen.poll() is None:
             wait_until(lambda: not self.get("apps"), "the daemon forgets the ended apps")
             wait_until(lambda: not self.sandbox.cgroups("ax-*"), "the apps' cgroups go")
