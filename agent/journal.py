@@ -1,0 +1,191 @@
+"""What the next daemon must know and the kernel does not: apps and the users' vservices.
+
+One JSON object a line, appended as things happen (no fsync: the run directory is a tmpfs, and a machine
+that falls takes its apps along).  A line that does not decode, such as the one a kill cut short, loses
+only itself.  The file is written anew at start and whenever most of its lines are history.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from appswitch.errors import InvalidInput
+from appswitch.model import App, VService
+
+FILE_NAME: Final = "journal"
+VERSION: Final = 1
+HISTORY: Final = 1024
+"""Lines beyond four times the living ones that make the file be written anew."""
+
+
+class AppRecord(msgspec.Struct, frozen=True):
+    """An app as it was admitted, and the number of its class in the kernel's tables."""
+
+    app: App
+    class_index: int
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One line: exactly one member beside `version` is set."""
+
+    version: int = 0
+    app: AppRecord | None = None
+    ended: int | None = None
+    """AppId."""
+    vservice: VService | None = None
+    deleted: str | None = None
+    """A vservice's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a journal says is alive."""
+
+    apps: tuple[AppRecord, ...] = ()
+    vservices: tuple[VService, ...] = ()
+    broken: tuple[tuple[int, str], ...] = ()
+    """(line number, reason) of lines left out."""
+
+
+def _encode_hook(value: Any) -> Any:
+    if isinstance(value, IPv4Address):
+        return str(value)
+    raise NotImplementedError(type(value))
+
+
+def _decode_hook(kind: type[Any], value: Any) -> Any:
+    if kind is IPv4Address and isinstance(value, str):
+        return IPv4Address(value)
+    raise ValueError(f"expected {kind.__name__}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
+_decoder = msgspec.json.Decoder(Entry, dec_hook=_decode_hook)
+
+
+def decode(line: bytes) -> Entry:
+    """One line.  Raises InvalidInput."""
+    try:
+        entry = _decoder.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(str(error)) from error
+    if entry.version != VERSION:
+        raise InvalidInput(f"version {entry.version}, this daemon knows {VERSION}")
+    if sum(part is not None for part in (entry.app, entry.ended, entry.vservice, entry.deleted)) != 1:
+        raise InvalidInput("not exactly one of app, ended, vservice, deleted")
+    return entry
+
+
+def encode(entry: Entry) -> bytes:
+    """One line, its end included."""
+    return _encoder.encode(entry) + b"\n"
+
+
+def replay(data: bytes) -> Saved:
+    """The state after all lines of a journal; pure."""
+    apps: dict[int, AppRecord] = {}
+    vservices: dict[str, VService] = {}
+    broken = []
+    for count, line in enumerate(data.splitlines(), 1):
+        try:
+            entry = decode(line)
+        except InvalidInput as error:
+            broken.append((count, str(error)))
+            continue
+        if entry.app is not None:
+            apps[entry.app.app.id] = entry.app
+        elif entry.ended is not None:
+            apps.pop(entry.ended, None)
+        elif entry.vservice is not None:
+            vservices[entry.vservice.name] = entry.vservice
+        elif entry.deleted is not None:
+            vservices.pop(entry.deleted, None)
+    return Saved(tuple(apps.values()), tuple(vservices.values()), tuple(broken))
+
+
+class Journal:
+    """The file.  `failed(reason)` hears of a write that the disk refused; the daemon goes on."""
+
+    def __init__(self, run_dir: Path, failed: Callable[[str], None]) -> None:
+        self._path = run_dir / FILE_NAME
+        self._failed = failed
+        self._descriptor = -1
+        self._lines = 0
+        self._alive: dict[int | str, bytes] = {}
+
+    def read(self) -> Saved:
+        """What the last daemon left.  Raises OSError but for a file that is not there."""
+        try:
+            return replay(self._path.read_bytes())
+        except FileNotFoundError:
+            return Saved()
+
+    def start(self, apps: tuple[AppRecord, ...], vservices: tuple[VService, ...]) -> None:
+        """Begin anew with what is alive.  Raises OSError."""
+        self._alive = {record.app.id: encode(Entry(VERSION, app=record)) for record in apps}
+        self._alive |= {vservice.name: encode(Entry(VERSION, vservice=vservice)) for vservice in vservices}
+        self._rewrite()
+
+    def app(self, record: AppRecord) -> None:
+        """An app was admitted."""
+        self._append(Entry(VERSION, app=record), record.app.id)
+
+    def ended(self, app_id: int) -> None:
+        """An app is gone."""
+        self._append(Entry(VERSION, ended=app_id), app_id)
+
+    def vservice(self, vservice: VService) -> None:
+        """A user created a vservice."""
+        self._append(Entry(VERSION, vservice=vservice), vservice.name)
+
+    def deleted(self, name: str) -> None:
+        """A user deleted a vservice."""
+        self._append(Entry(VERSION, deleted=name), name)
+
+    def remove(self) -> None:
+        """Forget everything (`--clean`)."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _append(self, entry: Entry, key: int | str) -> None:
+        line = encode(entry)
+        if entry.app is not None or entry.vservice is not None:
+            self._alive[key] = line
+        else:
+            self._alive.pop(key, None)
+        self._lines += 1
+        try:
+            if self._lines > 4 * len(self._alive) + HISTORY:
+                self._rewrite()
+            elif os.write(self._descriptor, line) != len(line):
+                self._rewrite()  # a full disk took half a line: end it, or take it back
+        except OSError as error:
+            self._failed(error.strerror or str(error))
+
+    def _rewrite(self) -> None:
+        """Write all that lives to a new file and put it in the old one's place."""
+        new = self._path.with_suffix(".new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.writelines(self._alive.values())
+            os.replace(new, self._path)
+        except OSError:
+            os.close(descriptor)
+            new.unlink(missing_ok=True)
+            raise
+        self.close()
+        self._descriptor, self._lines = descriptor, len(self._alive)
