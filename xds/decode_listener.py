@@ -1,0 +1,178 @@
+"""Listener.  Raises DecodeError and ValueError: `decode` turns them around."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+
+from appswitch.xds import decode_route
+from appswitch.xds.leftover import Leftover
+from appswitch.xds.resources import Chain, HttpTarget, Listener, TcpTarget, Weighted
+
+_TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+_HTTP = (
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+)
+_LISTENER_FIELDS = frozenset(
+    {"name", "address", "additional_addresses", "filter_chains", "default_filter_chain"}
+    | {"traffic_direction", "listener_filters"}
+    # how Envoy itself catches and logs connections
+    | {"bind_to_port", "use_original_dst", "listener_filters_timeout", "access_log", "metadata"}
+    | {"continue_on_listener_filters_timeout", "max_connections_to_accept_per_socket_event", "stat_prefix"}
+    | {
+        "enable_reuse_port",
+        "tcp_backlog_size",
+        "per_connection_buffer_limit_bytes",
+        "freebind",
+        "transparent",
+    }
+)
+_CHAIN_FIELDS = frozenset(
+    {"filters", "filter_chain_match", "name", "metadata", "transport_socket_connect_timeout"}
+)
+_MATCH_FIELDS = frozenset(
+    {"prefix_ranges", "destination_port", "application_protocols", "transport_protocol"}
+)
+_TCP_FIELDS = frozenset({"cluster", "weighted_clusters", "stat_prefix", "access_log", "access_log_options"})
+_QUIET_LISTENER_FILTERS = frozenset(
+    f"envoy.filters.listener.{name}" for name in ("http_inspector", "tls_inspector", "original_dst")
+)
+_QUIET_FILTERS = frozenset(
+    {"istio.metadata_exchange", "istio.stats", "envoy.filters.network.metadata_exchange", "istio_stats"}
+)
+_QUIET_HTTP = frozenset(
+    {"istio.metadata_exchange", "istio.alpn", "istio.stats", "envoy.filters.http.grpc_stats"}
+    | {"envoy.filters.http.fault", "envoy.filters.http.cors", "envoy.filters.http.router"}
+)
+"""Istio puts these, doing nothing, into every connection manager; faults and CORS come with the routes."""
+
+
+def listener(value: bytes) -> Listener:
+    """Decode a Listener.  Of inbound ones only the policy that is not enforced is noted."""
+    message = listener_pb2.Listener.FromString(value)
+    if not message.name:
+        raise ValueError("a listener without name")
+    left = Leftover(message.name)
+    outbound = message.traffic_direction == base_pb2.OUTBOUND
+    if not outbound:
+        _inbound(message, left)
+        return Listener(message.name, (), False, (), None, left.done())
+    addresses = tuple(
+        address
+        for item in (message.address, *(extra.address for extra in message.additional_addresses))
+        if (address := _address(item, left)) is not None
+    )
+    left.fields("listener", message, _LISTENER_FIELDS)
+    for item in message.listener_filters:
+        if item.name not in _QUIET_LISTENER_FILTERS:
+            left.add(f"listener.listener_filters.{item.name}")
+    chains = tuple(_chain(item, left) for item in message.filter_chains)
+    default = _chain(message.default_filter_chain, left) if message.HasField("default_filter_chain") else None
+    if not chains and default is None:
+        raise ValueError("no filter chain")
+    return Listener(message.name, addresses, True, chains, default, left.done())
+
+
+def _inbound(message: Any, left: Leftover) -> None:
+    """Note the access policy and mutual TLS of this node's own servers."""
+    for chain in (*message.filter_chains, message.default_filter_chain):
+        if chain.HasField("transport_socket"):
+            left.add("inbound.transport_socket", "mutual TLS is not terminated: plaintext only")
+        for item in chain.filters:
+            if item.name == "envoy.filters.network.rbac":
+                left.add("inbound.rbac", "the access policy is not enforced")
+            elif item.typed_config.type_url == _HTTP:
+                for inner in _manager(item).http_filters:
+                    if inner.name not in _QUIET_HTTP:
+                        left.add(f"inbound.http_filters.{inner.name}", "not applied")
+            elif item.typed_config.type_url != _TCP_PROXY and item.name not in _QUIET_FILTERS:
+                left.add(f"inbound.filters.{item.name}", "not applied")
+
+
+def _address(message: Any, left: Leftover) -> tuple[str, int] | None:
+    kind = message.WhichOneof("address")
+    if kind != "socket_address":
+        left.add(f"listener.address.{kind or 'none'}", "the address is left out")
+        return None
+    socket = message.socket_address
+    if socket.protocol != 0:
+        left.add("listener.address.protocol", "UDP: the address is left out")
+        return None
+    parsed = ip_address(socket.address)
+    if socket.port_value > 65535:
+        raise ValueError(f"port {socket.port_value}")
+    if isinstance(parsed, IPv6Address) and not parsed.is_unspecified:
+        left.add("listener.address.ipv6", f"{socket.address}: the address is left out")
+        return None
+    return socket.address, socket.port_value
+
+
+def _chain(message: Any, left: Leftover) -> Chain:
+    left.fields("filter_chain", message, _CHAIN_FIELDS)
+    match = message.filter_chain_match
+    left.fields("filter_chain_match", match, _MATCH_FIELDS)
+    never = any(field.name not in _MATCH_FIELDS for field, _ in match.ListFields())
+    prefixes = []
+    for item in match.prefix_ranges:
+        network = f"{item.address_prefix}/{item.prefix_len.value}"
+        if ":" in item.address_prefix:
+            IPv6Network(network, strict=False)
+        else:
+            prefixes.append(IPv4Network(network, strict=False))
+    if match.prefix_ranges and not prefixes:
+        never = True
+        left.add("filter_chain_match.prefix_ranges", "IPv6: the chain is passed over")
+    return Chain(
+        _target(message, left),
+        tuple(prefixes),
+        match.destination_port.value,
+        bool(match.application_protocols),
+        never or match.transport_protocol not in ("", "raw_buffer"),
+    )
+
+
+def _target(message: Any, left: Leftover) -> TcpTarget | HttpTarget | None:
+    target: TcpTarget | HttpTarget | None = None
+    for item in message.filters:
+        if item.typed_config.type_url == _TCP_PROXY:
+            target = _tcp(tcp_proxy_pb2.TcpProxy.FromString(item.typed_config.value), left)
+        elif item.typed_config.type_url == _HTTP:
+            target = _http(_manager(item), left)
+        elif item.name not in _QUIET_FILTERS:
+            left.add(f"filter_chain.filters.{item.name}")
+    return target
+
+
+def _manager(item: Any) -> Any:
+    return http_connection_manager_pb2.HttpConnectionManager.FromString(item.typed_config.value)
+
+
+def _tcp(proxy: Any, left: Leftover) -> TcpTarget:
+    left.fields("tcp_proxy", proxy, _TCP_FIELDS)
+    if proxy.WhichOneof("cluster_specifier") == "cluster":
+        return TcpTarget((Weighted(proxy.cluster, 1),))
+    clusters = proxy.weighted_clusters.clusters
+    for item in clusters:
+        left.fields("tcp_proxy.weighted_clusters", item, frozenset({"name", "weight"}))
+    return TcpTarget(tuple(Weighted(item.name, item.weight) for item in clusters))
+
+
+def _http(manager: Any, left: Leftover) -> HttpTarget:
+    for item in manager.http_filters:
+        if item.name not in _QUIET_HTTP:
+            left.add(f"http_connection_manager.http_filters.{item.name}")
+    kind = manager.WhichOneof("route_specifier")
+    if kind == "rds":
+        return HttpTarget(manager.rds.route_config_name)
+    if kind == "route_config":
+        inline = decode_route.convert(manager.route_config)
+        for item in inline.unsupported:
+            left.add(item.field, item.instead, item.resource)
+        return HttpTarget("", inline)
+    left.add(f"http_connection_manager.{kind or 'no_routes'}")
+    return HttpTarget("")

@@ -1,0 +1,86 @@
+"""The bytes of DiscoveryRequests, built with envoy-data-plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from betterproto2.lib.google.protobuf import Struct, Value
+from envoy_data_plane.envoy.config.core.v3 import Locality, Node
+from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryRequest
+from envoy_data_plane.google.rpc import Status
+
+from appswitch.errors import UsageError
+from appswitch.xds.ads import Send
+
+INVALID_ARGUMENT = 3
+"""google.rpc.Code of a rejected response."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """As whom this client asks: Istiod computes the configuration for this workload."""
+
+    id: str
+    """`sidecar~IP~NAME.NAMESPACE~DOMAIN`."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Over the defaults.  Istiod wants text for everything: switches are "true" and "false"."""
+    locality: tuple[str, str, str] = ("", "", "")
+    """Region, zone, sub-zone."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError: Istiod would end each stream with InvalidArgument."""
+        parts = self.id.split("~")
+        if len(parts) != 4 or not all(parts) or "." not in parts[2]:
+            raise UsageError(f"Istio node id {self.id!r}: it must be sidecar~IP~NAME.NAMESPACE~DOMAIN")
+
+    @property
+    def ip(self) -> str:
+        """The workload's address."""
+        return self.id.split("~")[1]
+
+    @property
+    def namespace(self) -> str:
+        """The workload's namespace."""
+        return self.id.split("~")[2].rpartition(".")[2]
+
+    @property
+    def domain(self) -> str:
+        """The DNS domain of the mesh without the namespace, e.g. `svc.cluster.local`."""
+        return self.id.split("~")[3].removeprefix(f"{self.namespace}.")
+
+
+def build_node(info: NodeInfo) -> Node:
+    """The Node of a stream's first request."""
+    metadata = {
+        "NAMESPACE": info.namespace,
+        "CLUSTER_ID": "Kubernetes",
+        "INSTANCE_IPS": info.ip,
+        "INTERCEPTION_MODE": "REDIRECT",
+        "DNS_CAPTURE": "true",
+        "DISABLE_HBONE_SEND": "true",
+        "MESH_ID": "cluster.local",
+        **info.metadata,
+    }
+    fields = {key: Value(string_value=value) for key, value in metadata.items()}
+    region, zone, sub_zone = info.locality
+    return Node(
+        id=info.id,
+        cluster=info.id.split("~")[2],
+        metadata=Struct(fields=fields),
+        locality=Locality(region=region, zone=zone, sub_zone=sub_zone) if any(info.locality) else None,
+        user_agent_name="appswitch",
+    )
+
+
+def encode(command: Send, info: NodeInfo) -> bytes:
+    """The bytes of a request; the node rides on the first of a stream only."""
+    request = DiscoveryRequest(
+        version_info=command.version,
+        node=build_node(info) if command.first else None,
+        resource_names=list(command.names),
+        type_url=command.type_url,
+        response_nonce=command.nonce,
+        error_detail=Status(code=INVALID_ARGUMENT, message=command.error) if command.error else None,
+    )
+    return bytes(request)
