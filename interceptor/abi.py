@@ -55,3 +55,20 @@ def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
     return SOCK.pack(
         app_id, class_index, ip, flags, bytes(4), 0, 0, 0, bytes(4), 0, 0, 0, bytes(4), 0, 0, 0, 0, 0, 0, 0, bytes(32)
     )
+
+PORT_KEY: Final = struct.Struct("=IHBB")
+"""app, port, protocol, v6"""
+PORT: Final = struct.Struct("=HBBiIIQ")
+"""real, scope, dual, listening, ip, spare, cookie"""
+REAL_KEY: Final = struct.Struct("=HBB")
+"""real port, protocol, pad"""
+REAL: Final = struct.Struct("=I4sHH")
+"""app, ip, port, pad"""
+COUNT_KEY: Final = struct.Struct("=II")
+"""app, service (ACCEPTED: connections that the app accepted)"""
+COUNT: Final = struct.Struct("=QQQQQQ")
+"""opened, closed, failed, sent, received (bytes), nanoseconds"""
+EVENT: Final = struct.Struct("=II4sIHHBBHQQ")
+"""kind, app, ip, service, port, real, protocol, scope, error, cookie, time"""
+
+ACCEPTED: Final = 0xFFFFFFFF

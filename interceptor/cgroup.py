@@ -1,0 +1,83 @@
+"""An app's control group (cgroup v2): made, entered, asked whether anybody lives, removed.
+
+Source: Documentation/admin-guide/cgroup-v2.rst.  Works on hybrid hosts too, where cgroup v2 is
+mounted beside version 1.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from appswitch.errors import Unsupported
+
+FALLBACK = "appswitch"
+"""Cgroup below the root for apps whose caller's own cgroup admits no child."""
+
+
+def cgroup_root() -> Path:
+    """Where cgroup v2 is mounted.  Raises Unsupported if it is not."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[fields.index("-") + 1] == "cgroup2":
+            return Path(fields[4])
+    raise Unsupported(
+        "no cgroup v2 is mounted here: mount one with: mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )
+
+
+def of_process(pid: int) -> str:
+    """The process's cgroup below the root, starting with '/'.  Raises OSError if it is gone."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    raise OSError(errno.ENOENT, f"process {pid} has no cgroup v2")
+
+
+def create(pid: int, app_id: str) -> Path:
+    """Makes `ax-ID` below the process's own cgroup, so that its limits and accounting hold.
+
+    An app's cgroup is not nested in another app's: then it is made beside that one.  Where the
+    caller's cgroup distributes controllers it may hold no processes in itself, but children it
+    may have.  Raises OSError.
+    """
+    root = cgroup_root()
+    parent = root / of_process(pid).lstrip("/")
+    while parent.name.startswith("ax-") and parent != root:
+        parent = parent.parent
+    try:
+        made = parent / f"ax-{app_id}"
+        made.mkdir()
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            raise
+        made = root / FALLBACK / f"ax-{app_id}"
+        made.parent.mkdir(exist_ok=True)
+        made.mkdir()
+    return made
+
+
+def move(pid: int, cgroup: Path) -> None:
+    """Raises OSError (ESRCH: the process is gone)."""
+    (cgroup / "cgroup.procs").write_text(str(pid))
+
+
+def populated(cgroup: Path) -> bool:
+    """Whether any process lives in it or below; False if it is gone."""
+    try:
+        return "populated 1" in (cgroup / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
+def remove(cgroup: Path) -> bool:
+    """Removes it with the cgroups that the app made below; False while something lives there."""
+    try:
+        for folder, _, _ in os.walk(cgroup, topdown=False):
+            os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return not cgroup.exists()
+    return True
