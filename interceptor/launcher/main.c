@@ -1,0 +1,70 @@
+/* The order of a launch.  Every descriptor of ours closes at exec, and the signal mask is left
+ * alone: from exec on, exit status, signals and terminal are the program's own. */
+#include "ax.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+_Noreturn void fail(int code, const char *format, ...)
+{
+	va_list arguments;
+	va_start(arguments, format);
+	fputs("ax run: ", stderr);
+	vfprintf(stderr, format, arguments);
+	fputc('\n', stderr);
+	exit(code);
+}
+
+static _Noreturn void run(char **arguments)
+{
+	static struct options options;
+	static struct reply reply;
+	parse_options(&options, arguments);
+	int daemon = say_hello(&options, &reply);
+	if (options.new_netns)
+		enter_network(reply.ip, options.interface);
+	if (options.dns_override && *reply.resolv)
+		show_resolv(reply.resolv, options.new_netns);
+	int notify = options.new_netns ? install_filter() : -1;
+	if (reply.changes_user)
+		become(reply.uid, reply.gid); /* after the filter, which may need the rights that go here */
+	if (options.new_netns)
+		hand_over(daemon, notify, options.run_dir);
+	execvp(options.command[0], options.command);
+	fail(errno == ENOENT ? 127 : 126, "%s: %s", options.command[0], /* as a shell does */
+	     errno == ENOENT && !strchr(options.command[0], '/') ? "command not found" : strerror(errno));
+}
+
+/* Every other sub-command is Python's, which an installation puts beside us (a link to us is
+ * followed).  A container that this file is mounted into has none. */
+static _Noreturn void run_python(int count, char **arguments)
+{
+	char self[4096] = "", python[4200];
+	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	self[length < 0 ? 0 : length] = '\0';
+	char *slash = strrchr(self, '/');
+	snprintf(python, sizeof(python), "%.*s/python3", slash ? (int)(slash - self) : 0, self);
+	if (access(python, X_OK) && !strcmp(self, "/usr/local/bin/ax"))
+		strcpy(python, "/usr/bin/python3"); /* where Debian's own pip installs to */
+	char **command = calloc(count + 4, sizeof(*command));
+	if (!command)
+		exit(EX_OSERR);
+	memcpy(command, (char *[]){ python, "-P", "-m", "appswitch" }, 4 * sizeof(*command));
+	memcpy(command + 4, arguments + 1, count * sizeof(*command)); /* with the NULL */
+	if (!access(python, X_OK))
+		execv(python, command);
+	fprintf(stderr, "ax: only 'ax run' works here: no Python beside %s\n", *self ? self : arguments[0]);
+	exit(EX_UNAVAILABLE);
+}
+
+int main(int count, char **arguments)
+{
+	if (count > 1 && !strcmp(arguments[1], "run"))
+		run(arguments + 2);
+	if (count > 1 && is_run_flag(arguments[1])) /* the manual's `ax --labels role=test curl …` */
+		run(arguments + 1);
+	run_python(count, arguments);
+}
