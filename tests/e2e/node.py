@@ -37,6 +37,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def unix_http(path: Path) -> http.client.HTTPConnection:
+    """A connection to the daemon's REST interface."""
+    return _UnixConnection(path)
+
+
 class Node:
     """One machine with (or, between start and stop, without) a daemon."""
 

@@ -21,7 +21,7 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 4096; multi_accept on; }}
 http {{
-    access_log {folder}/access.log;
+    access_log {log};
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -49,7 +49,9 @@ class Nginx:
         return (self.folder / "access.log").read_text()
 
 
-def nginx_argv(folder: Path, text: str, *, port: int = 80, workers: int = 2, proxy_to: str = "") -> list[str]:
+def nginx_argv(
+    folder: Path, text: str, *, port: int = 80, workers: int = 2, proxy_to: str = "", log: bool = True
+) -> list[str]:
     """Writes a configuration into `folder`: answers with `text`, or passes on to http://PROXY_TO."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(text)
@@ -57,11 +59,9 @@ def nginx_argv(folder: Path, text: str, *, port: int = 80, workers: int = 2, pro
     options = " reuseport backlog=4096" if workers > 1 else " backlog=4096"
     user = "user root;" if pwd.getpwuid(folder.stat().st_uid).pw_name == "root" else ""
     conf = folder / "nginx.conf"
-    conf.write_text(
-        _NGINX.format(
-            user=user, workers=workers, folder=folder, port=port, options=options, location=location
-        )
-    )
+    fields = {"user": user, "workers": workers, "folder": folder, "port": port, "options": options}
+    access = f"{folder}/access.log" if log else "off"
+    conf.write_text(_NGINX.format(**fields, location=location, log=access))
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     return [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(conf), "-g", "daemon off;"]
 

@@ -1,0 +1,129 @@
+"""Many apps, many services: memory, and whether a connect becomes dearer.
+
+1,000 apps alive: memory per app, connect cost against one.  10,000 vservices of 10 backends: connect cost
+against ten, time to write them, time to change one.  Goals: 1.1.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from pathlib import Path
+
+from e2e.node import AX, unix_http
+from harness import OWN, Node, interleaved, node, pin, probe, report, rounds, wait_until
+
+COUNT = 4000
+APPS = int(os.environ.get("BENCH_APPS", 1000))
+VSERVICES = int(os.environ.get("BENCH_VSERVICES", 10_000))
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process that are its own (Pss)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def available() -> int:
+    """Bytes that the machine could still give."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def connect_cost(made: Node, program: str, address: str) -> float:
+    """Nanoseconds of socket + connect + close to ADDRESS:80 in the node's own network."""
+    return float(made.run(OWN, *pin(0), program, "client", address, "80", str(COUNT)).ok())
+
+
+def many_apps(few: Node, many: Node, program: str, flags: list[str], title: str) -> None:
+    """Starts APPS sleeping apps on one node, measures both, ends them."""
+    assert many.daemon is not None
+    before, machine = resident(many.daemon.pid), available()
+    begin = time.monotonic()
+    command = f"{AX} run --ip 9.$((i/250)).$((i%250)).1 {' '.join(flags)} sleep 3600"
+    script = f"for i in $(seq {APPS}); do {command} & done; wait"
+    many.host_start("sh", "-c", script)
+    wait_until(lambda: len(many.get("apps")) >= APPS, f"{APPS} apps", 300)
+    took = time.monotonic() - begin
+    sleepers = sum(resident(pid) for pid in many.sandbox.pids("host"))
+    daemon = (resident(many.daemon.pid) - before) / APPS / 1024
+    kernel = (machine - available() - sleepers) / APPS / 1024
+    variants = {
+        "one app": lambda: connect_cost(few, program, "1.1.1.1"),
+        f"{APPS} apps": lambda: connect_cost(many, program, "1.1.1.1"),
+    }
+    found = interleaved(variants, rounds(11))
+    report(f"Connect with {APPS} apps alive, {title}", found, unit="µs", scale=1e-3, baseline="one app")
+    print(f"- all started in {took:.1f} s")
+    print(f"- memory per app: daemon {daemon:.1f} KiB; kernel's and daemon's together {kernel:.0f} KiB")
+
+
+def post(connection: http.client.HTTPConnection, method: str, path: str, body: object = None) -> None:
+    """One request to the daemon; AssertionError unless it succeeds."""
+    headers = {"Content-Type": "application/json"}
+    connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+    response = connection.getresponse()
+    text = response.read()
+    assert response.status < 300, (response.status, text)
+
+
+def vservice(number: int, first: str) -> dict[str, object]:
+    """A vservice of ten backends; `first` is the one that lives."""
+    backends = [first, *(f"11.{number >> 8 & 255}.{number & 255}.{index}" for index in range(1, 10))]
+    address = f"12.{number >> 8 & 255}.{number & 255}.1"
+    return {"name": f"vs{number}", "ip": address, "backends": backends, "ports": "80:80", "lbtype": "Random"}
+
+
+def many_vservices(few: Node, many: Node, program: str) -> None:
+    """Ten on one node, VSERVICES on the other."""
+    took = {}
+    for made, number in ((few, 10), (many, VSERVICES)):
+        connection = unix_http(made.run_dir / "api.sock")
+        begin = time.monotonic()
+        for index in range(number):
+            post(connection, "POST", "/v1/vservices", vservice(index, "1.1.1.1"))
+        took[number] = time.monotonic() - begin
+        only = {**vservice(1, "1.1.1.1"), "name": "measured", "ip": "7.7.7.7", "backends": ["1.1.1.1"]}
+        post(connection, "POST", "/v1/vservices", only)
+        changes = []
+        for _ in range(11):
+            begin = time.monotonic()
+            post(connection, "DELETE", "/v1/vservices/vs3")
+            post(connection, "POST", "/v1/vservices", vservice(3, "1.1.1.1"))
+            changes.append((time.monotonic() - begin) / 2)
+        took[-number] = sorted(changes)[5]
+        connection.close()
+    variants = {
+        "10 vservices": lambda: connect_cost(few, program, "7.7.7.7"),
+        f"{VSERVICES} vservices": lambda: connect_cost(many, program, "7.7.7.7"),
+    }
+    found = interleaved(variants, rounds(11))
+    report("Connect to a vservice", found, unit="µs", scale=1e-3, baseline="10 vservices")
+    print(f"- created one by one over REST: {took[VSERVICES]:.1f} s for {VSERVICES} x 10 backends")
+    ten, all_of_them = took[-10] * 1e3, took[-VSERVICES] * 1e3
+    print(f"- one change (median): {ten:.1f} ms among 10, {all_of_them:.1f} ms among {VSERVICES}")
+
+
+def main() -> None:
+    """Two nodes: one stays small."""
+    with node() as few, node() as many:
+        program = probe(few.base)
+        for made in (few, many):
+            made.start("--ip", "1.1.1.1", OWN, *pin(0), program, "server", "0.0.0.0", "80")
+            made.wait_service("1.1.1.1", 80)
+        many_vservices(few, many, program)
+    for flags, title in (([OWN], "own network"), ([], "empty namespaces")):
+        with node() as few, node() as many:
+            program = probe(few.base)
+            for made in (few, many):
+                made.start("--ip", "1.1.1.1", OWN, *pin(0), program, "server", "0.0.0.0", "80")
+                made.wait_service("1.1.1.1", 80)
+            many_apps(few, many, program, flags, title)
+
+
+if __name__ == "__main__":
+    main()
