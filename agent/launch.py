@@ -5,7 +5,7 @@ The dialogue, over Unix SOCK_SEQPACKET at RUN_DIR/daemon.sock (anyone may; the k
     launcher                                   daemon
     hello (JSON, see hello.py)            →
                                           ←    ok + lines KEY=VALUE, or error + code= and message=
-    "filter" + notify descriptor          →                                  (empty namespace only)
+    "filter" + notify descriptor          →    (empty namespace only; "nested" inside another `ax run`)
                                           ←    go
     exec
 
@@ -65,11 +65,8 @@ class Keeper(Protocol):
         Takes the pidfd.  Raises AppSwitchError: then nothing has changed, and the pidfd is the caller's.
         """
 
-    def inject(self, app: App, descriptor: int | None) -> None:
-        """Sockets for an app in an empty namespace; takes the notify descriptor.  Raises AppSwitchError.
-
-        None: an outer `ax run` has the filter already.
-        """
+    def inject(self, app: App, descriptor: int) -> None:
+        """Sockets for an app in an empty namespace; takes the notify descriptor.  Raises AppSwitchError."""
 
     def died_early(self, app: App) -> None:
         """The launcher went away before exec."""
@@ -163,7 +160,11 @@ class LaunchServer:
             self._keeper.died_early(started.app)
             return
         if request.new_netns:
-            await self._inject(channel, started.app)
+            try:
+                await self._inject(channel, started.app)
+            except BaseException:
+                self._keeper.died_early(started.app)
+                raise
 
     async def _inject(self, channel: Channel, app: App) -> None:
         """Take over the filter's notify descriptor, then let the launcher exec."""
@@ -171,10 +172,14 @@ class LaunchServer:
         if not packet.data:
             self._keeper.died_early(app)
             return
-        if packet.data != b"filter" or len(packet.descriptors) > 1:
-            packet.close()
-            raise InvalidInput("expected 'filter' with one descriptor")
-        self._keeper.inject(app, packet.descriptors[0] if packet.descriptors else None)
+        match packet.data, packet.descriptors:
+            case b"filter", (descriptor,):
+                self._keeper.inject(app, descriptor)
+            case b"nested", ():  # the app around it has the filter: there can be one listener
+                pass
+            case _:
+                packet.close()
+                raise InvalidInput("expected 'filter' with one descriptor, or 'nested'")
         if not channel.send("go\n"):
             self._keeper.died_early(app)
 

@@ -1,0 +1,227 @@
+"""Keeps the holder alive: finds one that an earlier daemon left, starts one, starts it again when it dies.
+
+The daemon has its own copy of every notify descriptor and of the memfd with the calls under way, so
+that a new holder can answer what the dead one had taken (MECHANISM: the programs merely wait a little).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Final
+
+from appswitch.agent.logs import Event, Log
+from appswitch.agent.tasks import spawn, stop
+from appswitch.errors import AppSwitchError, NotFound, Unavailable
+from appswitch.interceptor.holder_client import HolderClient
+
+START_DEADLINE: Final = 10.0
+"""Seconds a new holder has until it answers: Python starts in 0.1 s on an idle machine."""
+LOG_NAME: Final = "holder.log"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldApp:
+    """What a new holder is told of an app."""
+
+    class_index: int
+    ip: IPv4Address
+    descriptor: int
+    """Our copy of its notify descriptor."""
+
+
+class Holder:
+    """The holder as the daemon sees it."""
+
+    def __init__(self, run_dir: Path, sock_map_pin: Path, enroll: Callable[[int], None], log: Log) -> None:
+        """`enroll(pid)` puts a fresh holder into its cgroup, before it makes its first socket."""
+        self._run_dir = run_dir
+        self._pin = sock_map_pin
+        self._enroll = enroll
+        self._log = log
+        self._client: HolderClient | None = None
+        self._pid = 0
+        self._flight = -1
+        self._apps: dict[int, HeldApp] = {}
+        self._watch: asyncio.Task[None] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        """If it is our child: to be reaped."""
+
+    async def start(self) -> frozenset[int]:
+        """Find or start the holder; the ids of apps it has already.  Raises Unavailable."""
+        try:
+            self._connect()
+            self._log(Event.HOLDER_FOUND, pid=self._pid, apps=len(self._apps))
+        except AppSwitchError:
+            await self._launch()
+        self._watch = spawn("holder", self._keep())
+        return frozenset(self._apps)
+
+    def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
+        """Hand an app over; takes `descriptor`.  Raises AppSwitchError: it is closed, nothing is held."""
+        try:
+            self._ask().add(app_id, class_index, ip, descriptor)
+        except AppSwitchError:
+            os.close(descriptor)
+            raise
+        self._forget(app_id)
+        self._apps[app_id] = HeldApp(class_index, ip, descriptor)
+
+    def remove(self, app_id: int) -> None:
+        """The app has ended; idempotent."""
+        if app_id not in self._apps:
+            return
+        self._forget(app_id)
+        try:
+            self._ask().remove(app_id)
+        except (NotFound, Unavailable):
+            pass  # it saw the end itself, or a new holder will never hear of the app
+
+    async def close(self, *, end: bool) -> None:
+        """Leave the holder alone, or end it (no app needs it)."""
+        if self._watch is not None:
+            await stop([self._watch])
+        if end and self._pid:
+            await self._end()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        for app_id in tuple(self._apps):
+            self._forget(app_id)
+        self._set_flight(-1)
+
+    def _ask(self) -> HolderClient:
+        if self._client is None:
+            raise Unavailable("the holder is being started again: try once more")
+        return self._client
+
+    def _forget(self, app_id: int) -> None:
+        if (held := self._apps.pop(app_id, None)) is not None:
+            os.close(held.descriptor)
+
+    def _set_flight(self, descriptor: int) -> None:
+        if self._flight >= 0:
+            os.close(self._flight)
+        self._flight = descriptor
+
+    def _connect(self) -> None:
+        """Connect, and take copies of all that it holds.  Raises AppSwitchError."""
+        client = HolderClient.connect(self._run_dir)
+        try:
+            holding = client.holding()
+        except AppSwitchError:
+            client.close()
+            raise
+        for app in holding.apps:
+            self._forget(app.id)
+            self._apps[app.id] = HeldApp(app.class_index, app.ip, app.fd)
+        self._set_flight(holding.flight)
+        self._client, self._pid = client, holding.pid
+
+    async def _launch(self) -> None:
+        """Start a holder, give it what we have copies of, and have it finish its predecessor's calls."""
+        kept, flight = dict(self._apps), self._flight
+        self._flight = -1
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "appswitch.interceptor.inject",
+            str(self._run_dir),
+            str(self._pin),
+        ]
+        try:
+            # The holder outlives us: its own session, and no pipe of ours that would break under it.
+            with (self._run_dir / LOG_NAME).open("ab") as log:
+                process = subprocess.Popen(  # noqa: ASYNC220  fork and exec alone, at start
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
+                )
+            self._process = process
+            self._enroll(process.pid)
+            await self._answers(process)
+            for app_id, held in kept.items():
+                self._ask().add(app_id, held.class_index, held.ip, held.descriptor)
+            if flight >= 0:
+                self._ask().adopt(flight)
+        except OSError as error:
+            raise Unavailable(f"cannot start the holder: {error.strerror}") from error
+        finally:
+            if flight >= 0:
+                os.close(flight)
+        self._log(Event.HOLDER_STARTED, pid=self._pid, apps=len(kept))
+
+    async def _answers(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the new holder answers.  Raises Unavailable."""
+        try:
+            async with asyncio.timeout(START_DEADLINE):
+                while True:
+                    if process.poll() is not None:
+                        raise Unavailable(
+                            f"the holder ended with status {process.returncode}: see {LOG_NAME}"
+                        )
+                    try:
+                        self._connect()
+                        return
+                    except Unavailable:
+                        await asyncio.sleep(0.02)
+        except TimeoutError:
+            process.kill()
+            raise Unavailable(f"the holder does not answer within {START_DEADLINE:g} s") from None
+
+    async def _keep(self) -> None:
+        """Start the holder again whenever it ends."""
+        while True:
+            await _end_of(self._pid)
+            self._reap()
+            self._log(Event.HOLDER_LOST, pid=self._pid)
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+            while True:
+                try:
+                    await self._launch()
+                    break
+                except AppSwitchError as error:
+                    self._log(Event.HOLDER_LOST, error=error)
+                    await asyncio.sleep(1)
+
+    async def _end(self) -> None:
+        """Ask it to end (SIGTERM), and wait for that."""
+        try:
+            os.kill(self._pid, 15)
+            async with asyncio.timeout(2):
+                await _end_of(self._pid)
+        except (ProcessLookupError, TimeoutError):
+            pass
+        self._reap()
+
+    def _reap(self) -> None:
+        if self._process is not None:
+            self._process.poll()
+
+
+async def _end_of(pid: int) -> None:
+    """Wait for a process's end, be it our child or not."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(descriptor, wake)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
