@@ -66,7 +66,11 @@ def application(state: State, version: str, *, writable: bool, failed: Failed) -
     middlewares = [_errors(failed)] if writable else [_errors(failed), _read_only]
     app = web.Application(middlewares=middlewares, client_max_size=requests.MAX_BODY)
     for endpoint in openapi.ENDPOINTS:
-        app.router.add_route(endpoint.method, endpoint.path, handlers.table[endpoint.operation])
+        handler = handlers.table[endpoint.operation]
+        if endpoint.method == "GET":
+            app.router.add_get(endpoint.path, handler)  # HEAD too
+        else:
+            app.router.add_route(endpoint.method, endpoint.path, handler)
     return app
 
 
@@ -95,7 +99,7 @@ class _Handlers:
     def _list(make: Callable[[], Sequence[Any]]) -> Handler:
         async def handler(request: web.Request) -> web.Response:
             _no_query(request)
-            return _json(view.Items(items=list(make())))
+            return _json(make())
 
         return handler
 
@@ -153,7 +157,9 @@ def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None)
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
-def _error(status: int, word: str, message: str, hint: str, headers: dict[str, str] | None = None) -> web.Response:
+def _error(
+    status: int, word: str, message: str, hint: str, headers: dict[str, str] | None = None
+) -> web.Response:
     return _json(view.Error(error=word, message=message, hint=hint), status, headers)
 
 

@@ -66,7 +66,9 @@ def _facts() -> Facts:
     for line in _lines(Path("/proc/self/status")):
         if line.startswith("CapEff:"):
             capabilities = int(line.split()[1], 16)
-    cgroup2 = any(line.split(" - ")[-1].startswith("cgroup2 ") for line in _lines(Path("/proc/self/mountinfo")))
+    cgroup2 = any(
+        line.split(" - ")[-1].startswith("cgroup2 ") for line in _lines(Path("/proc/self/mountinfo"))
+    )
     return Facts(os.uname().release, capabilities, cgroup2)
 
 

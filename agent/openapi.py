@@ -58,10 +58,10 @@ class Endpoint:
 _NAME = Parameter("name", "path", "Name of the vservice")
 
 ENDPOINTS: Final = (
-    Endpoint("listApps", "GET", "/v1/apps", "Apps that are alive", view.Items[view.AppView]),
-    Endpoint("listServers", "GET", "/v1/servers", "The service table", view.Items[view.ServerView]),
-    Endpoint("listSockets", "GET", "/v1/sockets", "Sockets of servers", view.Items[view.SocketView]),
-    Endpoint("listVservices", "GET", "/v1/vservices", "Virtual services", view.Items[view.VServiceView]),
+    Endpoint("listApps", "GET", "/v1/apps", "Apps that are alive", list[view.AppView]),
+    Endpoint("listServers", "GET", "/v1/servers", "The service table", list[view.ServerView]),
+    Endpoint("listSockets", "GET", "/v1/sockets", "Sockets of servers", list[view.SocketView]),
+    Endpoint("listVservices", "GET", "/v1/vservices", "Virtual services", list[view.VServiceView]),
     Endpoint(
         "createVservice",
         "POST",
@@ -91,8 +91,8 @@ ENDPOINTS: Final = (
         parameters=(_NAME,),
         errors=(404, 409),
     ),
-    Endpoint("listProxies", "GET", "/v1/proxies", "Relays of gateways", view.Items[view.ProxyView]),
-    Endpoint("listDrivers", "GET", "/v1/drivers", "Drivers, usable here or not", view.Items[view.DriverView]),
+    Endpoint("listProxies", "GET", "/v1/proxies", "Relays of gateways", list[view.ProxyView]),
+    Endpoint("listDrivers", "GET", "/v1/drivers", "Drivers, usable here or not", list[view.DriverView]),
     Endpoint(
         "explain",
         "GET",
@@ -124,8 +124,8 @@ def document(version: str) -> Json:
     """The whole OpenAPI 3.1 document, JSON-compatible."""
     types = [e.answer for e in ENDPOINTS if e.answer not in (None, Json)]
     types += [e.body for e in ENDPOINTS if e.body is not None] + [view.Error]
-    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    references = {kind: {"$ref": f"#/components/schemas/{_schema_name(kind)}"} for kind in types}
+    found, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    references = dict(zip(map(str, types), found, strict=True))
     paths: dict[str, Json] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, references)
@@ -138,17 +138,17 @@ def document(version: str) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": {_component(name): schema for name, schema in _renamed(schemas).items()}},
+        "components": {"schemas": schemas},
     }
 
 
-def _operation(endpoint: Endpoint, references: dict[Any, Json]) -> Json:
+def _operation(endpoint: Endpoint, references: dict[str, Json]) -> Json:
     success: Json = {"description": "Done" if endpoint.answer is None else endpoint.summary}
     if endpoint.answer is Json:
         success["content"] = {"application/json": {"schema": {"type": "object"}}}
     elif endpoint.answer is not None:
-        success["content"] = {"application/json": {"schema": references[endpoint.answer]}}
-    error = {"application/json": {"schema": references[view.Error]}}
+        success["content"] = {"application/json": {"schema": references[str(endpoint.answer)]}}
+    error = {"application/json": {"schema": references[str(view.Error)]}}
     texts = _COMMON | {status: _TEXTS[status] for status in endpoint.errors}
     responses: Json = {str(endpoint.status): success}
     responses |= {
@@ -159,21 +159,6 @@ def _operation(endpoint: Endpoint, references: dict[Any, Json]) -> Json:
     if endpoint.parameters:
         operation["parameters"] = [parameter.document() for parameter in endpoint.parameters]
     if endpoint.body is not None:
-        content = {"application/json": {"schema": references[endpoint.body]}}
+        content = {"application/json": {"schema": references[str(endpoint.body)]}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
-
-
-def _component(name: str) -> str:
-    """msgspec names `Items[AppView]` `Items_AppView_`; the document says `AppViewItems`."""
-    return f"{name[6:-1]}Items" if name.startswith("Items_") else name
-
-
-def _schema_name(kind: Any) -> str:
-    arguments = getattr(kind, "__args__", ())
-    return f"{arguments[0].__name__}Items" if arguments else str(kind.__name__)
-
-
-def _renamed(schemas: dict[str, Json]) -> dict[str, Json]:
-    """The schemas, with titles that equal their names."""
-    return {name: schema | {"title": _component(name)} for name, schema in schemas.items()}

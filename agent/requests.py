@@ -56,7 +56,7 @@ class NewVService(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     expose: Annotated[list[NewExpose], msgspec.Meta(max_length=MAX_PORTS)] = []
     """The older spelling of `ports`: give one of the two."""
     lbtype: Text = LbPolicy.RANDOM.value
-    source_ip: Text
+    source_ip: Text | None = None
     """The node's address that connections to backends outside shall come from."""
     external: bool = False
     """Refused until clusters are there."""

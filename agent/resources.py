@@ -1,41 +1,32 @@
 """What REST answers and `ax get` shows: one struct per resource, made from a frozen snapshot.
 
-The structs are the single source of the OpenAPI document, of the JSON on the wire and of the columns
-in `render.py`.  When decoded, unknown fields are ignored, so that an older `ax` reads a newer daemon.
-Pure: no I/O, no clock.
+The structs are the single source of the OpenAPI document, of the JSON on the wire and of the columns in
+`render.py`; fields are called like the manual's columns.  When decoded, unknown fields are ignored, so
+that an older `ax` reads a newer daemon.  Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address
-from typing import Generic, TypeVar
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
 
 from appswitch.model import App, BindScope, Service, Snapshot, VService
 
-T = TypeVar("T")
-
-
-class Items(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """All resources of a kind."""
-
-    items: list[T]
-
 
 class AppView(msgspec.Struct, frozen=True, kw_only=True):
     """One app (`ax run`) that is alive on a node."""
 
-    id: str
+    appid: str
     """AppId, eight hex digits."""
     name: str
     """`--name`; empty where none was given."""
     uid: str
-    node: str
+    nodeid: str
     cluster: str
-    ip: str
+    appip: str
     driver: str
     labels: list[str]
     """`key=value`, sorted.  Neither part holds ',' or '='."""
@@ -53,13 +44,14 @@ class AppView(msgspec.Struct, frozen=True, kw_only=True):
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the service table: an app listens here and others may reach it."""
 
-    node: str
+    nodeid: str
     cluster: str
-    app: str
-    protocol: str
-    service: str
+    appid: str
+    proto: str
+    """`tcp` or `udp`."""
+    serviceaddr: str
     """Virtual `IP:port`."""
-    address: str
+    ipv4addr: str
     """`IP:port` of the node it is really bound to."""
     name: str
     labels: list[str]
@@ -70,14 +62,14 @@ class SocketView(msgspec.Struct, frozen=True, kw_only=True):
     """A listening (or bound UDP) socket, loopback ones included."""
 
     id: str
-    node: str
-    app: str
+    nodeid: str
+    appid: str
     inode: int
     """Inode number in the node's sockfs; 0 if it closed meanwhile."""
-    protocol: str
+    proto: str
     flags: int
     """0 bound to any address, 1 to the app's own, 2 to loopback (this app's alone)."""
-    bind: str
+    bindip: str
     """`IP:port` as the app sees it."""
     backlog: int
     real_port: int
@@ -111,7 +103,7 @@ class VServiceView(msgspec.Struct, frozen=True, kw_only=True):
     ports_text: str
     """The ports as created, e.g. `[{8000 10000}]`."""
     backends: list[BackendView]
-    protocol: str
+    proto: str
     source_ip: str
     origin: str
     """`user` or `istio`."""
@@ -121,7 +113,7 @@ class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     """A relay of this node (a gateway's listener)."""
 
     id: int
-    protocol: str
+    proto: str
     listener: str
     dialers: list[str]
 
@@ -160,14 +152,35 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     tables: dict[str, TableView]
 
 
+class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend that was considered."""
+
+    appid: str
+    """Empty: an address outside."""
+    address: str
+    """`IP:port`."""
+    weight: int
+    """Its part of the connections, relative to the other eligible ones'."""
+    eligible: bool
+    """Policy lets this client reach it."""
+    live: bool
+    """Somebody listens there (outside: not known, so true)."""
+
+
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """What an app gets for a destination, and why."""
 
     verdict: str
-    """One word: `balance`, `refuse` or `direct`."""
+    """`balance`, `refuse` or `direct`."""
+    error: str
+    """What connect() fails with, e.g. `EACCES`; empty unless refused."""
+    rule: str
+    service: str
+    policy: str
     why: str
+    candidates: list[CandidateView]
     lines: list[str]
-    """The whole answer, as `ax explain` prints it."""
+    """All of it in words, as `ax explain` prints it."""
 
 
 class Error(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,12 +210,12 @@ def server_views(snapshot: Snapshot, cluster: str) -> list[ServerView]:
             continue
         rows.append(
             ServerView(
-                node=snapshot.node,
+                nodeid=snapshot.node,
                 cluster=cluster,
-                app=app.id_text,
-                protocol=service.protocol.label,
-                service=f"{app.ip}:{service.port}",
-                address=f"{snapshot.node_ip}:{service.real_port}",
+                appid=app.id_text,
+                proto=service.protocol.label,
+                serviceaddr=f"{app.ip}:{service.port}",
+                ipv4addr=f"{snapshot.node_ip}:{service.real_port}",
                 name=app.name,
                 labels=_labels(app),
                 backlog=service.backlog,
@@ -216,12 +229,12 @@ def socket_view(service: Service, app: App, node: str, inode: int) -> SocketView
     key = f"{app.uid}/{service.protocol.label}/{service.port}/{service.cookie}"
     return SocketView(
         id=str(uuid5(_namespace(app.uid), key)),
-        node=node,
-        app=app.id_text,
+        nodeid=node,
+        appid=app.id_text,
         inode=inode,
-        protocol=service.protocol.label,
+        proto=service.protocol.label,
         flags=int(service.scope),
-        bind=f"{_bind_address(service, app)}:{service.port}",
+        bindip=f"{_bind_address(service, app)}:{service.port}",
         backlog=service.backlog,
         real_port=service.real_port,
         cookie=service.cookie,
@@ -238,7 +251,7 @@ def vservice_view(vservice: VService) -> VServiceView:
         ports=[PortView(port=pair.port, target=pair.target) for pair in vservice.ports],
         ports_text=vservice.ports_text or f"[{pairs}]",
         backends=[BackendView(ip=str(b.address), port=b.port, weight=b.weight) for b in vservice.backends],
-        protocol=vservice.protocol.label,
+        proto=vservice.protocol.label,
         source_ip="" if vservice.source_ip is None else str(vservice.source_ip),
         origin=vservice.origin,
     )
@@ -251,12 +264,12 @@ def vservice_views(snapshot: Snapshot) -> list[VServiceView]:
 
 def _app(app: App, node: str, cluster: str, driver: str) -> AppView:
     return AppView(
-        id=app.id_text,
+        appid=app.id_text,
         name=app.name,
         uid=app.uid,
-        node=node,
+        nodeid=node,
         cluster=cluster,
-        ip=str(app.ip),
+        appip=str(app.ip),
         driver=driver,
         labels=_labels(app),
         zones=[f"{key}=={value}" for key, value in sorted(app.app_class.labels.pairs)],

@@ -29,7 +29,9 @@ def read_sockets(snapshot: Snapshot, proc: Path = Path("/proc/net")) -> list[Soc
             continue
     apps = {app.id: app for app in snapshot.apps}
     return [
-        socket_view(service, apps[service.app], snapshot.node, inodes.get((service.protocol, service.real_port), 0))
+        socket_view(
+            service, apps[service.app], snapshot.node, inodes.get((service.protocol, service.real_port), 0)
+        )
         for service in sorted(snapshot.services, key=lambda s: (s.app, s.protocol, s.port, s.real_port))
         if service.app in apps
     ]

@@ -1,0 +1,221 @@
+"""Tables of `ax get`: the manual's columns, and `-o wide|json|yaml|name`.  Pure.
+
+The manual's own spacing did not survive its typesetting.  Ours: each column as wide as its widest cell,
+two spaces between, a line of dashes as wide as the table, nothing after the last cell of a line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from appswitch.agent import resources as view
+
+FORMATS: Final = ("table", "wide", "json", "yaml", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A title and how a resource fills the cell."""
+
+    title: str
+    cell: Callable[[Any], str]
+    wide: bool = False
+    """Shown with `-o wide` only."""
+
+
+def attribute(title: str, name: str, wide: bool = False) -> Column:
+    """A column that shows one attribute as text."""
+    return Column(title, lambda row: str(getattr(row, name)), wide)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A resource type of `ax get`."""
+
+    name: str
+    """Plural; also the last part of its REST path."""
+    view: type[Any]
+    columns: tuple[Column, ...]
+    identity: Callable[[Any], str]
+    """What `-o name` prints."""
+
+
+def _list(parts: Sequence[str]) -> str:
+    return "[" + " ".join(parts) + "]"
+
+
+def _backends(row: view.VServiceView) -> str:
+    return _list([f"{b.ip}:{b.port}" if b.port else b.ip for b in row.backends])
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+KINDS: Final = (
+    Kind(
+        "apps",
+        view.AppView,
+        (
+            Column("NAME", lambda row: row.name or f"<{row.uid}>"),
+            attribute("APPID", "appid"),
+            attribute("NODEID", "nodeid"),
+            attribute("CLUSTER", "cluster"),
+            attribute("APPIP", "appip"),
+            attribute("DRIVER", "driver"),
+            Column("LABELS", lambda row: ",".join(row.labels)),
+            Column("ZONES", lambda row: _list(row.zones)),
+            attribute("PID", "pid", wide=True),
+            attribute("USER", "user", wide=True),
+            Column("NETNS", lambda row: "empty" if row.new_netns else "node", wide=True),
+            Column("EXPOSES", lambda row: ",".join(row.exposes) or "-", wide=True),
+            Column("NAMESPACE", lambda row: row.namespace or "-", wide=True),
+            Column("SERVICEACCOUNT", lambda row: row.service_account or "-", wide=True),
+        ),
+        lambda row: str(row.appid),
+    ),
+    Kind(
+        "servers",
+        view.ServerView,
+        (
+            attribute("NODEID", "nodeid"),
+            attribute("CLUSTER", "cluster"),
+            attribute("APPID", "appid"),
+            attribute("PROTO", "proto"),
+            attribute("SERVICEADDR", "serviceaddr"),
+            attribute("IPV4ADDR", "ipv4addr"),
+            Column("NAME", lambda row: row.name or "-", wide=True),
+            Column("LABELS", lambda row: ",".join(row.labels), wide=True),
+            attribute("BACKLOG", "backlog", wide=True),
+        ),
+        lambda row: str(row.serviceaddr),
+    ),
+    Kind(
+        "sockets",
+        view.SocketView,
+        (
+            attribute("ID", "id"),
+            attribute("NODEID", "nodeid"),
+            attribute("APPID", "appid"),
+            attribute("INODE", "inode"),
+            attribute("PROTO", "proto"),
+            attribute("FLAGS", "flags"),
+            attribute("BINDIP", "bindip"),
+            attribute("BACKLOG", "backlog"),
+            attribute("REALPORT", "real_port", wide=True),
+            attribute("COOKIE", "cookie", wide=True),
+        ),
+        lambda row: str(row.id),
+    ),
+    Kind(
+        "vservices",
+        view.VServiceView,
+        (
+            attribute("VSNAME", "name"),
+            attribute("VSTYPE", "type"),
+            Column("VSIP", lambda row: ",".join(row.ips)),
+            attribute("VSPORTS", "ports_text"),
+            Column("VSBACKENDIPS", _backends),
+            attribute("PROTO", "proto", wide=True),
+            Column("WEIGHTS", lambda row: _list([str(b.weight) for b in row.backends]), wide=True),
+            Column("SOURCEIP", lambda row: row.source_ip or "-", wide=True),
+            attribute("ORIGIN", "origin", wide=True),
+        ),
+        lambda row: str(row.name),
+    ),
+    Kind(
+        "proxies",
+        view.ProxyView,
+        (
+            attribute("ID", "id"),
+            attribute("PROTO", "proto"),
+            attribute("LISTENER", "listener"),
+            Column("DIALERS", lambda row: _list(row.dialers)),
+        ),
+        lambda row: str(row.id),
+    ),
+    Kind(
+        "drivers",
+        view.DriverView,
+        (
+            attribute("DRIVER", "name"),
+            Column("USABLE", lambda row: _yes(row.usable)),
+            Column("INUSE", lambda row: _yes(row.in_use)),
+            Column("REASON", lambda row: row.reason or "-"),
+        ),
+        lambda row: str(row.name),
+    ),
+)
+
+
+def render(kind: Kind, rows: Sequence[Any], form: str) -> str:
+    """The whole output, with a newline at the end (nothing at all for `name` without rows)."""
+    match form:
+        case "json":
+            text = msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
+            # Beyond ASCII only strings have characters: escaping those a terminal may obey changes no value.
+            return re.sub(r"[^ -~\n]", lambda found: _json_escape(found[0]), text) + "\n"
+        case "yaml":
+            import yaml  # 50 ms that only this format needs
+
+            plain = msgspec.to_builtins(rows)
+            return yaml.safe_dump(plain, sort_keys=False, width=110)
+        case "name":
+            return "".join(f"{readable(kind.identity(row))}\n" for row in rows)
+        case _:
+            columns = [column for column in kind.columns if form == "wide" or not column.wide]
+            return table([c.title for c in columns], [[c.cell(row) for c in columns] for row in rows])
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Titles, dashes, rows; cells are made readable first."""
+    lines = [list(titles), *([readable(cell) for cell in row] for row in rows)]
+    widths = [max(map(width, cells)) for cells in zip(*lines, strict=True)]
+    texts = [
+        "  ".join(cell + " " * (wide - width(cell)) for cell, wide in zip(line, widths, strict=True)).rstrip(
+            " "
+        )
+        for line in lines
+    ]
+    dashes = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([texts[0], dashes, *texts[1:]]) + "\n"
+
+
+def readable(text: str) -> str:
+    """Control, bidirectional and other unprintable characters escaped as in a Python string.
+
+    A label may hold anything: it must neither break the table nor reach the terminal as a command.
+    """
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    if char == "\\":
+        return "\\\\"
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(char: str) -> str:
+    return char if char.isprintable() else json.dumps(char)[1:-1]
+
+
+def width(text: str) -> int:
+    """Terminal cells that a readable text takes: two for East Asian wide, none for combining characters."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells(char) for char in text)
+
+
+def _cells(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
