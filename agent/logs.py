@@ -48,7 +48,8 @@ class Event(Enum):
     ISTIO_UNSUPPORTED = ("istio.unsupported", "warning", "A push holds what this release does not honour.")
     ISTIO_DISCONNECTED = ("istio.disconnected", "warning", "The stream ended; it is tried again.")
     ISTIO_CONNECTED = ("istio.connected", "info", "A stream to Istiod is open.")
-    DNS_MALFORMED = ("dns.malformed", "debug", "A DNS query did not decode.")
+    DNS_MALFORMED = ("dns.malformed", "warning", "Packets did not decode; one event in 10 s, with `count`.")
+    DNS_SERVER_REFUSED = ("dns.server_refused", "warning", "A forwarding server is our own: it is not asked.")
     REQUEST_FAILED = ("rest.failed", "error", "A REST request ended in an error of ours.")
     NOTE = ("note", "info", "Something of a part that has no event of its own.")
 
