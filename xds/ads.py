@@ -214,9 +214,10 @@ class Ads:
         return commands
 
     def _apply(self, url: str, state: _Type, response: Response) -> tuple[bool, tuple[tuple[str, str], ...]]:
-        """Take over what is new and good.  Returns whether anything changed, and (resource, reason) of the bad."""
+        """Take over what is new and good; whether that changed anything, and the bad with reasons."""
         seen: dict[str, tuple[bytes, Resource | None]] = {}
         errors: dict[str, str] = {}
+        unnamed = False
         for number, raw in enumerate(response.resources):
             if not raw.type_url and not raw.value:
                 continue  # a heartbeat: a wrapper without body
@@ -225,7 +226,9 @@ class Ads:
             try:
                 resource = None if known is not None else self._open(url, raw.type_url, raw.value)
             except InvalidInput as error:
-                name = peek_name(raw.value) or f"resource {number} of {len(response.resources)}"
+                name = peek_name(raw.value)
+                if not name:
+                    name, unnamed = f"resource {number} of {len(response.resources)}", True
                 errors[name] = str(error).removeprefix(f"{name}: ").removeprefix(": ")
                 continue
             name = known if known is not None else resource_name(cast("Resource", resource))
@@ -235,7 +238,9 @@ class Ads:
             seen[name] = digest, resource
         for name in errors:
             seen.pop(name, None)
-        changed = self._replace(state, url, seen, errors)
+        # An unreadable name may be that of anything known: then nothing is taken for absent.
+        complete = url in _WILDCARD and not unnamed
+        changed = self._replace(state, url, seen, frozenset(errors) if complete else None)
         state.arrived = state.arrived or bool(seen) or not errors
         return changed, tuple(sorted(errors.items()))
 
@@ -246,8 +251,12 @@ class Ads:
 
     @staticmethod
     def _replace(
-        state: _Type, url: str, seen: dict[str, tuple[bytes, Resource | None]], errors: dict[str, str]
+        state: _Type,
+        url: str,
+        seen: dict[str, tuple[bytes, Resource | None]],
+        keep: frozenset[str] | None,
     ) -> bool:
+        """Put what was seen in force; what is neither seen nor in `keep` goes (None: nothing goes)."""
         digests = {name: digest for digest, name in state.digests.items()}
         changed = False
         wanted = None if url in _WILDCARD else frozenset(state.names)
@@ -255,9 +264,8 @@ class Ads:
             if resource is not None and (wanted is None or name in wanted):
                 state.resources[name], digests[name] = resource, digest
                 changed = True
-        # An unreadable name may be that of anything known: then nothing is taken for absent.
-        if url in _WILDCARD and all(name in state.resources or not _is_number(name) for name in errors):
-            for name in [name for name in state.resources if name not in seen and name not in errors]:
+        if keep is not None:
+            for name in [name for name in state.resources if name not in seen and name not in keep]:
                 del state.resources[name], digests[name]
                 changed = True
         if changed:
@@ -283,7 +291,3 @@ class Ads:
         state.resources = {name: value for name, value in state.resources.items() if name in keep}
         state.digests = {digest: name for digest, name in state.digests.items() if name in keep}
         return [self._request(url)] if names or state.asked else []
-
-
-def _is_number(name: str) -> bool:
-    return name.startswith("resource ") and " of " in name

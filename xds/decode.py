@@ -30,6 +30,8 @@ from appswitch.xds.resources import (
     Unsupported,
 )
 
+_NAME_TABLE: Any = vars(nds_pb2)["NameTable"]
+"""Generated code fills its module at run time."""
 _WRAPPER = "type.googleapis.com/envoy.service.discovery.v3.Resource"
 
 
@@ -88,7 +90,7 @@ def peek_name(value: bytes) -> str:
 
 def _name_table(value: bytes) -> NameTable:
     names, unsupported = [], []
-    for host, info in sorted(nds_pb2.NameTable.FromString(value).table.items()):
+    for host, info in sorted(_NAME_TABLE.FromString(value).table.items()):
         addresses = []
         for text in info.ips:
             try:

@@ -10,10 +10,20 @@ from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
 from appswitch.xds.leftover import Leftover
-from appswitch.xds.resources import Assignment, Balance, Cluster, Discovery, Endpoint, Locality
+from appswitch.xds.resources import (
+    BLACKHOLE,
+    PASSTHROUGH,
+    Assignment,
+    Balance,
+    Cluster,
+    Discovery,
+    Endpoint,
+    Locality,
+)
 
 _CLUSTER_FIELDS = frozenset(
     {"name", "type", "eds_cluster_config", "load_assignment", "lb_policy", "common_lb_config"}
+    | {"connect_timeout"}
     | {"alt_stat_name", "metadata", "circuit_breakers", "filters", "transport_socket_matches"}
     # HTTP between Envoys; DNS details are moot while names are not resolved (reported by themselves)
     | {"typed_extension_protocol_options", "cleanup_interval", "observability_name"}
@@ -24,6 +34,7 @@ _LB_FIELDS = frozenset({"healthy_panic_threshold", "locality_weighted_lb_config"
 _QUIET_FILTERS = frozenset({"istio.metadata_exchange", "envoy.filters.network.metadata_exchange"})
 _LOCALITY_FIELDS = frozenset({"locality", "lb_endpoints", "load_balancing_weight", "priority"})
 _LB_ENDPOINT_FIELDS = frozenset({"endpoint", "health_status", "load_balancing_weight", "metadata"})
+_BUILT_IN = frozenset({"InboundPassthroughCluster", PASSTHROUGH, BLACKHOLE})
 _NO_LIMIT = 4294967295
 _APPROXIMATED = {
     Balance.LEAST_REQUEST: "Random: the live connections are not counted",
@@ -40,10 +51,15 @@ def cluster(value: bytes) -> Cluster:
     if not message.name:
         raise ValueError("a cluster without name")
     discovery = _discovery(message)
-    if message.name.startswith("inbound|") or message.name == "InboundPassthroughCluster":
-        return Cluster(message.name, Discovery.ORIGINAL_DST)
+    if message.name.startswith("inbound|") or message.name in _BUILT_IN:
+        return Cluster(message.name, discovery)
     left = Leftover(message.name)
     left.fields("cluster", message, _CLUSTER_FIELDS)
+    timeout = message.connect_timeout
+    if timeout.seconds or timeout.nanos:
+        left.add(
+            "cluster.connect_timeout", f"the kernel's instead of {timeout.seconds + timeout.nanos / 1e9:g} s"
+        )
     common = message.common_lb_config
     left.fields("cluster.common_lb_config", common, _LB_FIELDS)
     for item in message.filters:
@@ -98,6 +114,9 @@ def _assignment(message: Any, name: str, *, by_name: bool) -> Assignment:
     left.fields("assignment", message, frozenset({"cluster_name", "endpoints", "policy"}))
     left.fields("assignment.policy", message.policy, frozenset({"overprovisioning_factor"}))
     localities = tuple(_locality(item, left, by_name) for item in message.endpoints)
+    tls = sum(_tls_mode(item) for locality in message.endpoints for item in locality.lb_endpoints)
+    if tls:
+        left.add("endpoint.metadata.tlsMode", f"{tls} of a sidecar are dialled in plaintext")
     factor = message.policy.overprovisioning_factor.value or 140
     return Assignment(name, localities, factor, left.done())
 
@@ -128,7 +147,6 @@ def _endpoint(message: Any, left: Leftover, by_name: bool) -> Endpoint | None:
     weight = message.load_balancing_weight.value if message.HasField("load_balancing_weight") else 1
     if weight == 0:
         raise ValueError(f"endpoint {host}:{port}: weight 0")
-    _tls_mode(message, left, f"{host}:{port}")
     healthy = message.health_status in _USABLE
     return Endpoint(host, _ip(host, left, by_name), port, weight, healthy)
 
@@ -149,10 +167,8 @@ def _ip(host: str, left: Leftover, by_name: bool) -> IPv4Address | None:
     return None
 
 
-def _tls_mode(message: Any, left: Leftover, address: str) -> None:
+def _tls_mode(message: Any) -> bool:
+    """Whether a sidecar behind it may ask for mutual TLS."""
     match = message.metadata.filter_metadata.get("envoy.transport_socket_match")
-    if match is None:
-        return
-    mode = match.fields["tlsMode"].string_value if "tlsMode" in match.fields else ""
-    if mode and mode != "disabled":
-        left.add("endpoint.metadata.tlsMode", f"{mode}: {address} is dialled in plaintext")
+    mode = match.fields["tlsMode"].string_value if match is not None and "tlsMode" in match.fields else ""
+    return mode not in ("", "disabled")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from betterproto2.lib.google.protobuf import Struct, Value
 from envoy_data_plane.envoy.config.core.v3 import Locality, Node
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryRequest
+from envoy_data_plane.google.protobuf import Struct, Value
 from envoy_data_plane.google.rpc import Status
 
 from appswitch.errors import UsageError
@@ -23,8 +23,8 @@ class NodeInfo:
 
     id: str
     """`sidecar~IP~NAME.NAMESPACE~DOMAIN`."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Over the defaults.  Istiod wants text for everything: switches are "true" and "false"."""
+    metadata: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    """Over the defaults.  Istiod wants text throughout (switches: "true", "false"), LABELS an object."""
     locality: tuple[str, str, str] = ("", "", "")
     """Region, zone, sub-zone."""
 
@@ -52,7 +52,7 @@ class NodeInfo:
 
 def build_node(info: NodeInfo) -> Node:
     """The Node of a stream's first request."""
-    metadata = {
+    metadata: dict[str, str | Mapping[str, str]] = {
         "NAMESPACE": info.namespace,
         "CLUSTER_ID": "Kubernetes",
         "INSTANCE_IPS": info.ip,
@@ -62,14 +62,22 @@ def build_node(info: NodeInfo) -> Node:
         "MESH_ID": "cluster.local",
         **info.metadata,
     }
-    fields = {key: Value(string_value=value) for key, value in metadata.items()}
     region, zone, sub_zone = info.locality
     return Node(
         id=info.id,
         cluster=info.id.split("~")[2],
-        metadata=Struct(fields=fields),
+        metadata=_struct(metadata),
         locality=Locality(region=region, zone=zone, sub_zone=sub_zone) if any(info.locality) else None,
         user_agent_name="appswitch",
+    )
+
+
+def _struct(values: Mapping[str, str | Mapping[str, str]]) -> Struct:
+    return Struct(
+        fields={
+            key: Value(string_value=value) if isinstance(value, str) else Value(struct_value=_struct(value))
+            for key, value in values.items()
+        }
     )
 
 

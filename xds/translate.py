@@ -1,0 +1,330 @@
+"""From Istiod's configuration to vservices and names.  Pure: no I/O, no clock.
+
+Order of look-up as in Envoy: the listener `VIP_port` if there is one, else `0.0.0.0_port`, whose routes
+(RDS) say which virtual host owns which VIP.  Make before break: what waits for a part that has not come
+yet (a route's new cluster, a listener's new routes) keeps its last good row, and a cluster that is
+removed while a route still names it keeps its last endpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, ip_address
+
+from appswitch.model import LbPolicy, VService
+from appswitch.xds import names
+from appswitch.xds.ads import Config
+from appswitch.xds.balance import Member, spread
+from appswitch.xds.chains import bare_name, choose, shares
+from appswitch.xds.resources import (
+    BLACKHOLE,
+    PASSTHROUGH,
+    Assignment,
+    Balance,
+    Chain,
+    Cluster,
+    Discovery,
+    HttpTarget,
+    Listener,
+    RouteConfig,
+    TcpTarget,
+    Unsupported,
+    VirtualHost,
+    Weighted,
+)
+from appswitch.xds.rows import Key, Row, vservices
+
+ALLOW_ANY, REGISTRY_ONLY = "ALLOW_ANY", "REGISTRY_ONLY"
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """What a configuration means to connections."""
+
+    vservices: tuple[VService, ...] = ()
+    """Sorted by name."""
+    names: names.Names = ()
+    unsupported: tuple[Unsupported, ...] = ()
+    outbound: str = ALLOW_ANY
+    """Policy for destinations that are not in the mesh."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """A cluster's members, and what they were made from (compared by identity)."""
+
+    cluster: Cluster
+    assignment: Assignment
+    members: tuple[Member, ...]
+
+
+class Translator:
+    """Translates one configuration after the other; remembers the last for make-before-break."""
+
+    def __init__(self, namespace: str = "default", domain: str = "svc.cluster.local") -> None:
+        """`namespace` and `domain` of the workload as which this client asks: they decide short names."""
+        self._namespace, self._domain = namespace, domain
+        self._spreads: dict[str, _Spread] = {}
+        self._rows: dict[Key, Row] = {}
+
+    def translate(self, config: Config) -> Translation:
+        """The whole configuration; parts that did not change are taken from the last one."""
+        work = _Work(config, self._spreads, self._rows)
+        work.run()
+        self._spreads, self._rows = work.used, work.rows
+        found = set(work.notes)
+        for group in (config.clusters, config.assignments, config.listeners, config.routes):
+            for resource in group.values():
+                found.update(resource.unsupported)
+        if config.names is not None:
+            found.update(config.names.unsupported)
+        return Translation(
+            vservices(work.rows),
+            names.answers(config.names, self._namespace, self._domain),
+            tuple(sorted(found)),
+            work.outbound,
+        )
+
+
+@dataclass(slots=True)
+class _Work:
+    """One translation."""
+
+    config: Config
+    old_spreads: dict[str, _Spread]
+    old_rows: dict[Key, Row]
+    used: dict[str, _Spread] = field(default_factory=dict)
+    rows: dict[Key, Row] = field(default_factory=dict)
+    notes: set[Unsupported] = field(default_factory=set)
+    outbound: str = ALLOW_ANY
+    hosts_of: dict[IPv4Address, list[str]] = field(default_factory=dict)
+    addresses_of: dict[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
+    exact: set[Key] = field(default_factory=set)
+    """VIPs that have a listener of their own."""
+
+    def run(self) -> None:
+        """Fill `rows`, `used`, `notes` and `outbound`."""
+        for name in self.config.names.names if self.config.names else ():
+            self.addresses_of[name.host] = name.addresses
+            for vip in name.addresses:
+                self.hosts_of.setdefault(vip, []).append(name.host)
+        shared: list[tuple[Listener, int]] = []
+        for _, listener in sorted(self.config.listeners.items()):
+            if not listener.outbound:
+                continue
+            if listener.name == "virtualOutbound":
+                self._outbound(listener)
+                continue
+            for host, port in listener.addresses:
+                address = ip_address(host)
+                if address.is_unspecified:
+                    shared.append((listener, port))
+                elif isinstance(address, IPv4Address):
+                    self.exact.add((address, port))
+                    self._own(listener, address, port)
+        for listener, port in shared:
+            self._shared(listener, port)
+
+    def _note(self, field_name: str, resource: str, instead: str) -> None:
+        self.notes.add(Unsupported(field_name, resource, instead))
+
+    def _outbound(self, listener: Listener) -> None:
+        for chain in (*listener.chains, listener.default):
+            if chain is None or chain.port or not isinstance(chain.target, TcpTarget):
+                continue
+            if any(part.cluster == BLACKHOLE for part in chain.target.clusters):
+                self.outbound = REGISTRY_ONLY
+                self._note("outbound_traffic_policy", listener.name, "REGISTRY_ONLY is not enforced")
+
+    # -- a VIP's own listener
+
+    def _own(self, listener: Listener, address: IPv4Address, port: int) -> None:
+        plain, sniffed = choose(listener, address, port)
+        if plain is None and sniffed is None:
+            self._note("listener.filter_chains", listener.name, "no chain takes a plain connection: refused")
+            self._put(listener, address, port, "", ())
+            return
+        http = self._http_clusters(sniffed, address) if sniffed is not None else None
+        if plain is None:
+            if http is None:
+                self._keep(address, port)  # its routes have not come yet
+            else:
+                self._put(listener, address, port, *http)
+            return
+        if isinstance(plain, TcpTarget):
+            if http is not None and shares(http[1]) != shares(plain.clusters):
+                self._note("listener.http", listener.name, "HTTP has other routes: those of TCP are used")
+            self._put(listener, address, port, "", plain.clusters)
+
+    def _http_clusters(
+        self, target: HttpTarget, address: IPv4Address
+    ) -> tuple[str, tuple[Weighted, ...]] | None:
+        """Host and clusters for a VIP; None while the routes have not come."""
+        routes = self._routes(target)
+        if routes is None:
+            return None
+        hosts = self.hosts_of.get(address, [])
+        for wanted in (str(address), *hosts, "*"):
+            for host in routes.hosts:
+                if wanted in host.domains:
+                    return bare_name(host), self._catch_all(routes, host)
+        return "", ()
+
+    def _routes(self, target: HttpTarget) -> RouteConfig | None:
+        return target.inline if target.inline is not None else self.config.routes.get(target.route_config)
+
+    def _catch_all(self, routes: RouteConfig, host: VirtualHost) -> tuple[Weighted, ...]:
+        for route in host.routes:
+            if route.catch_all:
+                return route.clusters
+        if host.routes:
+            name = f"{routes.name}/{host.name}"
+            self._note("virtual_host.routes", name, "none takes every request: connections are refused")
+        return ()
+
+    # -- a listener that HTTP services of one port share
+
+    def _shared(self, listener: Listener, port: int) -> None:
+        for chain in (*listener.chains, listener.default):
+            if chain is None:
+                continue
+            if isinstance(chain.target, TcpTarget):
+                self._shared_tcp(listener, chain, port)
+            elif isinstance(chain.target, HttpTarget) and not chain.never:
+                routes = self._routes(chain.target)
+                if routes is not None:
+                    self._hosts(listener, routes, port)
+                else:
+                    for (address, its_port), row in self.old_rows.items():
+                        if row.listener == listener.name and (address, its_port) not in self.exact:
+                            self._keep(address, its_port)
+
+    def _shared_tcp(self, listener: Listener, chain: Chain, port: int) -> None:
+        """A chain for address ranges, for TLS server names, or for every address."""
+        if not isinstance(chain.target, TcpTarget) or self._leads_outside(chain.target.clusters):
+            return
+        for network in chain.prefixes:
+            if network.prefixlen == 32 and not chain.never:
+                address = network.network_address
+                if (address, port) not in self.exact:
+                    self.exact.add((address, port))
+                    self._put(listener, address, port, "", chain.target.clusters)
+            else:
+                self._note("filter_chain_match.prefix_ranges", listener.name, f"{network}: dialled directly")
+        if not chain.prefixes and not chain.never:
+            self._note("listener.address", listener.name, "a service without address: dialled directly")
+
+    def _leads_outside(self, clusters: tuple[Weighted, ...]) -> bool:
+        known = self.config.clusters
+        return all(
+            part.cluster in (PASSTHROUGH, BLACKHOLE)
+            or (part.cluster in known and known[part.cluster].discovery is Discovery.ORIGINAL_DST)
+            for part in clusters
+        )
+
+    def _hosts(self, listener: Listener, routes: RouteConfig, port: int) -> None:
+        """Each VIP goes to the virtual host that has it among its domains, else to that which names it."""
+        owner: dict[IPv4Address, VirtualHost] = {}
+        for host in routes.hosts:
+            for domain in host.domains:
+                address = self._domain(domain, port, f"{routes.name}/{host.name}")
+                if address is not None:
+                    owner[address] = host
+        for host in routes.hosts:
+            for address in (item for domain in host.domains for item in self.addresses_of.get(domain, ())):
+                if owner.setdefault(address, host) is not host:
+                    self._note(
+                        "virtual_host.domains", f"{routes.name}/{host.name}", f"{address} is another's"
+                    )
+        for host in routes.hosts:
+            if host not in owner.values() and "*" not in host.domains:
+                self._note("virtual_host.domains", f"{routes.name}/{host.name}", "no address leads to it")
+        for address, host in owner.items():
+            if (address, port) not in self.exact:
+                self._put(listener, address, port, bare_name(host), self._catch_all(routes, host))
+
+    def _domain(self, domain: str, port: int, resource: str) -> IPv4Address | None:
+        """The address that a domain is, with or without its port; ranges are reported."""
+        text = domain.removesuffix(f":{port}")
+        try:
+            return IPv4Address(text)
+        except ValueError:
+            pass
+        if "/" in text and text[0].isdigit():
+            self._note("virtual_host.domains", resource, f"{text}: dialled directly")
+        elif text.startswith("["):
+            self._note("virtual_host.domains", resource, f"{text}: IPv6")
+        return None
+
+    # -- rows
+
+    def _put(
+        self, listener: Listener, address: IPv4Address, port: int, host: str, clusters: tuple[Weighted, ...]
+    ) -> None:
+        """Write a row, or keep the last one while one of its clusters has no endpoints yet."""
+        parts: list[tuple[int, tuple[Member, ...]]] = []
+        live = [part for part in clusters if part.weight > 0]
+        policies = set()
+        direct = 0
+        for part in live:
+            known = self.config.clusters.get(part.cluster)
+            if known is not None and known.discovery is Discovery.ORIGINAL_DST:
+                direct += 1
+                continue
+            found = self._spread(part.cluster, known, listener.name)
+            if found is None:
+                self._keep(address, port)
+                return
+            policies.add(found.cluster.balance)
+            parts.append((part.weight, found.members))
+        if direct:
+            if direct < len(live):
+                self._note(
+                    "weighted_clusters", listener.name, "a share would go to the address itself: it does not"
+                )
+            else:
+                return  # the address itself: nothing stands between
+        policy = LbPolicy.RANDOM
+        if len(live) == 1 and policies == {Balance.ROUND_ROBIN}:
+            policy = LbPolicy.ROUND_ROBIN
+        name = host or self._host(address, live)
+        self.rows[address, port] = Row(name, listener.name, tuple(parts), policy)
+
+    def _keep(self, address: IPv4Address, port: int) -> None:
+        row = self.old_rows.get((address, port))
+        if row is not None:
+            self.rows[address, port] = row
+
+    def _spread(self, name: str, cluster: Cluster | None, listener: str) -> _Spread | None:
+        """A cluster's members; None while they are awaited."""
+        old = self.used.get(name) or self.old_spreads.get(name)
+        if cluster is None:
+            if old is None:  # also BlackHoleCluster's fate where Istiod does not send it
+                if name != BLACKHOLE:
+                    self._note(
+                        "cluster", f"{listener}: {name}", "it does not exist: no connection goes there"
+                    )
+                return _Spread(Cluster(name, Discovery.STATIC), Assignment(name, ()), ())
+            self.used[name] = old
+            return old
+        assignment = cluster.inline or Assignment(name, ())
+        if cluster.discovery is Discovery.EDS:
+            fresh = self.config.assignments.get(cluster.eds_name)
+            if fresh is None:
+                if old is not None:
+                    self.used[name] = old
+                return old
+            assignment = fresh
+        if old is None or old.cluster is not cluster or old.assignment is not assignment:
+            old = _Spread(cluster, assignment, spread(cluster, assignment))
+        self.used[name] = old
+        return old
+
+    def _host(self, address: IPv4Address, clusters: list[Weighted]) -> str:
+        """The name of what is behind a VIP: from the name table, else from the cluster's name."""
+        named = self.hosts_of.get(address, [])
+        behind = [part.cluster.split("|")[3] for part in clusters if part.cluster.count("|") == 3]
+        for host in behind:
+            if host in named:
+                return host
+        return (named or behind or [str(address)])[0]
