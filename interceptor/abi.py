@@ -65,9 +65,9 @@ REAL_KEY: Final = struct.Struct("=HBB")
 REAL: Final = struct.Struct("=I4sHH")
 """app, ip, port, pad"""
 COUNT_KEY: Final = struct.Struct("=II")
-"""app, service (ACCEPTED: connections that the app accepted)"""
-COUNT: Final = struct.Struct("=QQQQQQ")
-"""opened, closed, failed, sent, received (bytes), nanoseconds"""
+"""app, service (ACCEPTED: connections that the app accepted from other nodes)"""
+COUNT: Final = struct.Struct("=QQQQQ")
+"""closed, failed, sent, received (bytes), nanoseconds"""
 EVENT: Final = struct.Struct("=II4sIHHBBHQQ")
 """kind, app, ip, service, port, real, protocol, scope, error, cookie, time"""
 

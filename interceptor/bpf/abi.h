@@ -58,7 +58,7 @@ struct flow_key { __u64 cookie; __u32 ip; __u16 port, reply; };
 struct flow { __u32 ip; __u16 port, pad; };
 
 struct count_key { __u32 app, service; };
-struct count { __u64 opened, closed, failed, sent, received, nanoseconds; };
+struct count { __u64 closed, failed, sent, received, nanoseconds; };
 
 enum event_kind { EVENT_LISTEN = 1, EVENT_UNLISTEN, EVENT_DENIED, EVENT_ADMISSION, EVENT_POOL, EVENT_FULL };
 struct event {

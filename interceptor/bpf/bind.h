@@ -38,8 +38,10 @@ NOINLINE int rebind(struct sock_state *state, __u32 *ip, __u16 *port, __u8 proto
 {
 	struct name asked = { .ip = *ip, .port = *port };
 	int real;
-	if (state->bound.set)
-		return 0; /* the kernel says EINVAL, and the names stay */
+	if (state->bound.set) {
+		*ip = *port = 0; /* the kernel says EINVAL, and the names stay */
+		return 0;
+	}
 	if (!*ip)
 		asked.scope = SCOPE_ANY;
 	else if ((*ip & 0xff) == 127 || v6 == 2)

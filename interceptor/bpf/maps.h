@@ -67,7 +67,7 @@ INLINE void tell(struct event *from)
 			__sync_fetch_and_add(count, 1);
 		return;
 	}
-	from->time = bpf_ktime_get_ns();
+	from->time = bpf_ktime_get_coarse_ns();
 	*event = *from;
 	bpf_ringbuf_submit(event, 0);
 }

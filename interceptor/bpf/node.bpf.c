@@ -273,25 +273,33 @@ NAME_PROGRAM(getpeername, peer_name)
 
 SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
 	struct sock_state *state;
-	if (!sk || !(state = owned(sk)))
-		return 1;
+	struct bpf_sock *sk;
+	/* most calls are none of these: they must cost nothing */
 	switch (ctx->op) {
-	case BPF_SOCK_OPS_TCP_LISTEN_CB:
-		serve(state, ctx->local_port, TCP, ctx->family == AF_INET6, bpf_get_socket_cookie(ctx));
-		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
-		break;
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
-		break;
-	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		accepted(ctx, state);
-		break;
+		return 1;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] == BPF_TCP_CLOSE)
-			closed(ctx, state);
+		if (ctx->args[1] != BPF_TCP_CLOSE)
+			return 1;
 		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		break;
+	default:
+		return 1;
+	}
+	sk = ctx->sk;
+	if (!sk || !(state = owned(sk)))
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB) {
+		closed(ctx, state);
+	} else if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+		accepted(ctx, state);
+	} else {
+		serve(state, ctx->local_port, TCP, ctx->family == AF_INET6, bpf_get_socket_cookie(ctx));
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 	}
 	return 1;
 }
@@ -299,7 +307,8 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 SEC("cgroup_skb/ingress") int ax_ingress(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
-	if (!sk || !(sk = bpf_sk_fullsock(sk)))
+	/* connected sockets take only what their peer sends: the kernel has checked */
+	if (!sk || sk->state == BPF_TCP_ESTABLISHED || !(sk = bpf_sk_fullsock(sk)))
 		return PASS;
 	if (sk->protocol == TCP && sk->state == BPF_TCP_LISTEN)
 		return admit_syn(skb, bpf_sk_storage_get(&sockets, sk, 0, 0));

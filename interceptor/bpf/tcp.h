@@ -2,7 +2,7 @@
 #pragma once
 #include "admit.h"
 
-#define ACCEPTED 0xffffffffu /* in `counts`: connections that this app accepted */
+#define ACCEPTED 0xffffffffu /* in `counts`: connections accepted from other nodes */
 
 /* The accepted socket gets the names its dialler was known by, before accept() returns. */
 INLINE void accepted(struct bpf_sock_ops *ctx, struct sock_state *state)
@@ -10,7 +10,7 @@ INLINE void accepted(struct bpf_sock_ops *ctx, struct sock_state *state)
 	struct dial_key key = { .ip = ctx->remote_ip4, .port = bpf_ntohl(ctx->remote_port), .local = ctx->local_port };
 	struct dial *dial = bpf_map_lookup_elem(&dials, &key);
 	state->service = ACCEPTED;
-	state->start = bpf_ktime_get_ns();
+	state->start = bpf_ktime_get_coarse_ns();
 	state->dialling = 0;
 	if (!dial)
 		return;
@@ -18,6 +18,7 @@ INLINE void accepted(struct bpf_sock_ops *ctx, struct sock_state *state)
 	state->peer = (struct name){ .ip = dial->ip, .port = key.port, .set = dial->ip != 0 };
 	state->local = (struct name){ .ip = dial->to_ip, .port = dial->to_port, .set = 1 };
 	bpf_map_delete_elem(&dials, &key);
+	bpf_sock_ops_cb_flags_set(ctx, 0); /* the dialler's side counts this connection */
 }
 
 INLINE void count(struct bpf_sock_ops *ctx, struct sock_state *state, int established)
@@ -37,7 +38,7 @@ INLINE void count(struct bpf_sock_ops *ctx, struct sock_state *state, int establ
 	__sync_fetch_and_add(&count->closed, 1);
 	__sync_fetch_and_add(&count->sent, ctx->bytes_acked);
 	__sync_fetch_and_add(&count->received, ctx->bytes_received);
-	__sync_fetch_and_add(&count->nanoseconds, bpf_ktime_get_ns() - state->start);
+	__sync_fetch_and_add(&count->nanoseconds, bpf_ktime_get_coarse_ns() - state->start);
 }
 
 INLINE void closed(struct bpf_sock_ops *ctx, struct sock_state *state)

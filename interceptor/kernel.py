@@ -1,0 +1,314 @@
+"""The kernel driver: loads the BPF object, finds or makes its pinned maps, attaches, writes.
+
+Attachments live with the cgroups of the apps and maps with their pins, so nothing here stops
+when the process does: the next `Kernel.open` on the same pins goes on.  Programs are loaded anew
+by each daemon and replace those of its predecessor on every app it adopts.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Final
+
+from appswitch.errors import Exhausted, InvalidInput, Unsupported
+from appswitch.interceptor import abi, libbpf
+from appswitch.interceptor.events import Event, decode
+from appswitch.interceptor.tables import (
+    Command,
+    DeleteKey,
+    Dump,
+    InsertKey,
+    SetService,
+    WriteBackends,
+    WriteGroup,
+    WriteVerdicts,
+)
+from appswitch.model import BindScope, Protocol, Service
+
+OBJECT: Final = Path(__file__).resolve().parent / "_built" / "node.bpf.o"
+PROGRAMS: Final = {
+    # name: attach type, in linux/bpf.h's order of enum bpf_attach_type
+    "ax_ingress": 0,
+    "ax_sock_create": 2,
+    "ax_sockops": 3,
+    "ax_bind4": 8,
+    "ax_bind6": 9,
+    "ax_connect4": 10,
+    "ax_connect6": 11,
+    "ax_post_bind4": 12,
+    "ax_post_bind6": 13,
+    "ax_sendmsg4": 14,
+    "ax_sendmsg6": 15,
+    "ax_recvmsg4": 19,
+    "ax_recvmsg6": 20,
+    "ax_setsockopt": 22,
+    "ax_getpeername4": 29,
+    "ax_getpeername6": 30,
+    "ax_getsockname4": 31,
+    "ax_getsockname6": 32,
+    "ax_sock_release": 34,
+}
+MAPS: Final = {
+    # name: key size, value size
+    "apps": (8, abi.APP.size),
+    "sockets": (4, abi.SOCK_SIZE),
+    "keys": (abi.KEY.size, 4),
+    "services": (4, 8),
+    "verdicts": (4, 8),
+    "groups": (4, abi.GROUP.size),
+    "backends": (4, abi.BACKEND.size),
+    "locals": (4, 4),
+    "ports": (abi.PORT_KEY.size, abi.PORT.size),
+    "reals": (abi.REAL_KEY.size, abi.REAL.size),
+    "dials": (8, 16),
+    "flows": (16, 8),
+    "counts": (abi.COUNT_KEY.size, abi.COUNT.size),
+    "lost": (4, 8),
+    "pool": (0, 4),
+    "events": (0, 0),
+}
+MAPPED: Final = {
+    "services": abi.SERVICES * 8,
+    "verdicts": abi.VERDICTS * 8,
+    "groups": abi.GROUPS * abi.GROUP.size,
+    "backends": abi.BACKENDS * abi.BACKEND.size,
+    "lost": mmap.PAGESIZE,
+}
+BPFFS: Final = Path("/sys/fs/bpf")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What happened on connections of one app to one service (or that it accepted from other nodes)."""
+
+    closed: int
+    failed: int
+    """refused, timed out or given up before they were established"""
+    sent: int
+    """bytes acknowledged by the peer"""
+    received: int
+    nanoseconds: int
+    """duration of the closed ones, added up"""
+
+
+class Kernel:
+    """Owner of the maps and programs of one run directory.  Not safe for several threads."""
+
+    @staticmethod
+    def open(pin_dir: Path, *, clean: bool) -> Kernel:
+        """Loads the programs over the maps pinned at `pin_dir`, made where they are missing.
+
+        `clean` forgets what is pinned there.  Raises Unsupported with the reason and the mend.
+        """
+        if os.geteuid() != 0:
+            raise Unsupported("the kernel driver needs root: start the daemon as root (sudo ax daemon)")
+        _mount_bpffs()
+        if clean:
+            _remove_pins(pin_dir)
+        pin_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            return Kernel(pin_dir)
+        except OSError as error:
+            if error.errno == errno.EINVAL and any(pin_dir.iterdir()):
+                raise Unsupported(
+                    f"the maps pinned at {pin_dir} are of another version ({error}): "
+                    "stop the apps and start with: ax daemon --clean"
+                ) from error
+            raise Unsupported(
+                f"the BPF programs do not load ({error}): Linux 5.18 or newer with CONFIG_CGROUP_BPF is "
+                f"needed, this is {os.uname().release}"
+            ) from error
+
+    def __init__(self, pin_dir: Path) -> None:
+        self.pin_dir = pin_dir
+        self.sock_map_pin = pin_dir / "sockets"
+        self._object = libbpf.Object(OBJECT, {name: pin_dir / name for name in MAPS})
+        self._maps = {
+            name: libbpf.Map(self._object.map_fd(name), name, *sizes) for name, sizes in MAPS.items()
+        }
+        self._memory = {
+            name: mmap.mmap(self._maps[name].fd, size, mmap.MAP_SHARED) for name, size in MAPPED.items()
+        }
+        # one 8-byte store each: what a program reads is the old word or the new one
+        self._services = memoryview(self._memory["services"]).cast("Q")
+        self._programs = {name: self._object.program_fd(name) for name in PROGRAMS}
+        self._records: list[bytes] = []
+        self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
+        self.event_fd = self._ring.fd
+        self.undecoded = 0
+
+    def attach(self, cgroup: Path, app_id: int, class_index: int, ip: IPv4Address, flags: int) -> None:
+        """Attaches the programs to the cgroup and says who lives there.
+
+        An app whose sockets are injected needs no program on its own cgroup: its sockets are
+        the holder's.  Raises OSError.
+        """
+        if flags & abi.APP_EMPTY:
+            return
+        descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for name, kind in PROGRAMS.items():
+                libbpf.attach(self._programs[name], descriptor, kind)
+            key = struct.pack("=Q", os.fstat(descriptor).st_ino)  # a cgroup's id is its inode number
+            self._maps["apps"].update(key, abi.APP.pack(app_id, class_index, ip.packed, flags))
+        finally:
+            os.close(descriptor)
+
+    def forget(self, app_id: int) -> list[int]:
+        """Drops the ports of an app that ended; returns the real ones that came from the pool."""
+        freed = []
+        for key, value in self._maps["ports"].items():
+            owner, port, protocol, _ = abi.PORT_KEY.unpack(key)
+            if owner != app_id:
+                continue
+            real = abi.PORT.unpack(value)[0]
+            self._maps["ports"].delete(key)
+            self._maps["reals"].delete(abi.REAL_KEY.pack(real, protocol, 0))
+            if real != port:  # a port that the app let the kernel choose is its own
+                freed.append(real)
+        for key in list(self._maps["counts"].keys()):
+            if abi.COUNT_KEY.unpack(key)[0] == app_id:
+                self._maps["counts"].delete(key)
+        return freed
+
+    def apply(self, commands: Sequence[Command]) -> None:
+        """Carries out table commands in order.  Raises Exhausted where a map is full."""
+        for command in commands:
+            match command:
+                case WriteBackends(first, data):
+                    self._write("backends", first * abi.BACKEND.size, data)
+                case WriteGroup(index, data):
+                    self._write("groups", index * abi.GROUP.size, data)
+                case WriteVerdicts(first, data):
+                    self._write("verdicts", first * 8, data)
+                case SetService(index, word):
+                    self._services[index] = word
+                case InsertKey(key, index):
+                    try:
+                        self._maps["keys"].update(key, struct.pack("=I", index))
+                    except OSError as error:
+                        raise Exhausted(
+                            f"the kernel's service table is full at {abi.KEYS} keys: delete vservices"
+                        ) from error
+                case DeleteKey(key):
+                    self._maps["keys"].delete(key)
+
+    def _write(self, name: str, offset: int, data: bytes) -> None:
+        self._memory[name][offset : offset + len(data)] = data
+
+    def dump(self) -> Dump:
+        """The tables as they are, for Tables.restore."""
+        return Dump(
+            keys={key: struct.unpack("=I", value)[0] for key, value in self._maps["keys"].items()},
+            services=self._memory["services"],
+            verdicts=self._memory["verdicts"],
+            groups=self._memory["groups"],
+            backends=self._memory["backends"],
+        )
+
+    def services(self) -> list[Service]:
+        """Every port that is listened on now."""
+        found = []
+        for key, value in self._maps["ports"].items():
+            app, port, protocol, _ = abi.PORT_KEY.unpack(key)
+            real, scope, _, listening, _, _, cookie = abi.PORT.unpack(value)
+            # a UDP socket that let the kernel choose its port is a client's
+            if listening > 0 and not (protocol == Protocol.UDP and real == port):
+                found.append(Service(app, Protocol(protocol), port, real, BindScope(scope), cookie))
+        return found
+
+    def used_ports(self) -> set[int]:
+        """Real ports that apps hold, listening or not."""
+        return {abi.PORT.unpack(value)[0] for _, value in self._maps["ports"].items()}
+
+    def set_local_addresses(self, addresses: Iterable[IPv4Address]) -> None:
+        """The node's own addresses: a pool port dialled there counts as the service behind it."""
+        wanted = {address.packed for address in addresses}
+        for key in list(self._maps["locals"].keys()):
+            if key not in wanted:
+                self._maps["locals"].delete(key)
+        for key in wanted:
+            self._maps["locals"].update(key, struct.pack("=I", 1))
+
+    def add_ports(self, ports: Iterable[int]) -> None:
+        """Puts ports into the stock.  Raises Exhausted where the queue is full."""
+        for port in ports:
+            try:
+                self._maps["pool"].push(struct.pack("=I", port))
+            except OSError as error:
+                raise Exhausted(f"the stock of ports is full: port {port} was not added") from error
+
+    def take_ports(self) -> list[int]:
+        """Empties the stock, for a daemon that takes over and knows nothing of it."""
+        taken = []
+        while (value := self._maps["pool"].pop()) is not None:
+            taken.append(struct.unpack("=I", value)[0])
+        return taken
+
+    def read_events(self) -> list[Event]:
+        """All events that wait.  A record that does not decode is counted in `undecoded`."""
+        self._ring.consume()
+        events = []
+        for record in self._records:
+            try:
+                events.append(decode(record))
+            except InvalidInput:
+                self.undecoded += 1
+        self._records.clear()
+        return events
+
+    def lost(self) -> int:
+        """How many events did not fit into the ring so far: then read services() anew."""
+        return int(struct.unpack_from("=Q", self._memory["lost"])[0])
+
+    def counters(self) -> dict[tuple[int, int], Count]:
+        """By (app, service index); the index abi.ACCEPTED stands for what it accepted from other nodes."""
+        found = {}
+        for key, value in self._maps["counts"].items():
+            app, service = abi.COUNT_KEY.unpack(key)
+            found[app, service] = Count(*abi.COUNT.unpack(value))
+        return found
+
+    def close(self) -> None:
+        """Lets go; everything pinned or attached works on."""
+        self._ring.close()
+        self._services.release()
+        for memory in self._memory.values():
+            memory.close()
+        self._object.close()
+
+    def remove(self) -> None:
+        """Unpins everything.  Attached programs go with their cgroups."""
+        _remove_pins(self.pin_dir)
+
+
+def _mount_bpffs() -> None:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[4] == str(BPFFS) and fields[fields.index("-") + 1] == "bpf":
+            return
+    try:
+        subprocess.run(
+            ["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True, capture_output=True, timeout=10
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        raise Unsupported(
+            f"no bpf file system at {BPFFS}, and mounting one failed ({error}): "
+            f"mount it with: mount -t bpf bpf {BPFFS}"
+        ) from error
+
+
+def _remove_pins(pin_dir: Path) -> None:
+    shutil.rmtree(pin_dir, ignore_errors=True)
+    parent = pin_dir.parent
+    if parent != BPFFS and parent.is_dir() and not any(parent.iterdir()):
+        parent.rmdir()
