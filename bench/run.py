@@ -27,10 +27,11 @@ def main() -> int:
         print("bench: needs root: network namespaces, cgroups and eBPF", file=sys.stderr)
         return 71
     print(f"Measured on {machine()}", flush=True)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "tests")])}
     failed = []
     for name in sys.argv[1:] or ALL:
         print(f"\n## {name}", flush=True)
-        if subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=False).returncode:
+        if subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=False, env=env).returncode:
             failed.append(name)
     if failed:
         print(f"bench: failed: {', '.join(failed)}", file=sys.stderr)

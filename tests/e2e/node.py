@@ -153,6 +153,16 @@ class Node:
         self._apps.append(process)
         return process
 
+    def shell(self, command: str, env: Mapping[str, str]) -> Result:
+        """A command line as a user types it."""
+        return self.sandbox.run(["sh", "-c", command], cgroup="apps", env=env)
+
+    def start_shell(self, command: str, env: Mapping[str, str]) -> Process:
+        """The same in the background: `COMMAND &`."""
+        process = self.sandbox.start(["sh", "-c", f"exec {command}"], cgroup="apps", env=env)
+        self._apps.append(process)
+        return process
+
     def _env(self, extra: Mapping[str, str] | None) -> dict[str, str]:
         return {"AX_RUN_DIR": str(self.run_dir), **(extra or {})}
 

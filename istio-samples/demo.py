@@ -1,0 +1,238 @@
+"""The main job, end to end, explaining itself: `make demo` (root, at most three minutes).
+
+Everything runs on a machine of its own: a network namespace without a route out, where 1.1.1.1 cannot be
+reached unless AppSwitch does it.  Each command is printed before its output; each result is checked; the
+first wrong one ends the demo with exit status 1.  However it ends, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "istio-samples")]
+
+from e2e.node import AX, Node  # noqa: E402
+from e2e.sandbox import NODE_IP, Process, wait_until  # noqa: E402
+from e2e.servers import nginx_argv  # noqa: E402
+
+BOOKINFO = ROOT / "istio-samples/bookinfo"
+ISTIOD = "127.0.0.1:15010"
+NODE_ID = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
+REVIEWS = "10.96.1.3:9080"
+PODS = {"reviews-v1": "10.244.1.31", "reviews-v2": "10.244.1.32", "reviews-v3": "10.244.1.33"}
+CLIENT = "10.244.9.1"
+
+
+class Wrong(Exception):
+    """A command did not show what it should."""
+
+
+class Demo:
+    """Types commands on a node, and looks at what they print."""
+
+    def __init__(self, folder: Path) -> None:
+        self.node = Node(folder, start=False)
+        self.checks = 0
+        self.env = {
+            "PATH": f"{Path(AX).parent}:{os.environ['PATH']}:/usr/sbin",
+            "AX_RUN_DIR": str(self.node.run_dir),
+            "PYTHON": sys.executable,
+        }
+
+    def title(self, text: str) -> None:
+        """Starts a chapter."""
+        print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
+
+    def daemon(self, *flags: str) -> None:
+        """`ax daemon FLAGS &`, until it answers."""
+        print(f"\n$ ax daemon --node-name host0 {' '.join(flags)} &".replace("  ", " "), flush=True)
+        self.node.start_daemon(*flags)
+
+    def background(self, command: str, address: str = "", number: int = 1) -> Process:
+        """`COMMAND &`, until ADDRESS (IP:port) has NUMBER servers."""
+        print(f"\n$ {command} &", flush=True)
+        process = self.node.start_shell(command, self.env)
+        if address:
+            ip, port = address.split(":")
+            self.node.wait_service(ip, int(port), number)
+        return process
+
+    def run(self, command: str, what: str, right: Callable[[str], object], code: int = 0) -> str:
+        """Runs COMMAND in the foreground, prints what it says, and checks it."""
+        print(f"\n$ {command}", flush=True)
+        result = self.node.shell(command, self.env)
+        text = result.out + result.err
+        print(text.rstrip("\n"), flush=True)
+        self.check(result.code == code and bool(right(text)), f"{what} (exit status {result.code})")
+        return result.out
+
+    def check(self, right: bool, what: str) -> None:
+        """Prints the verdict; raises Wrong."""
+        print(f"{'ok' if right else 'WRONG'}: {what}", flush=True)
+        if not right:
+            raise Wrong(what)
+        self.checks += 1
+
+
+def addresses_and_names(demo: Demo) -> None:
+    """The first page of the manual."""
+    demo.title("A server on any address, a client that keeps its own")
+    web = demo.node.base / "web"
+    nginx_argv(web, "Hello from nginx\n")
+    demo.env["WEB"] = str(web)
+    demo.background(
+        "ax run --ip 1.1.1.1 --name web nginx -p $WEB -c $WEB/nginx.conf -g 'daemon off;'", "1.1.1.1:80"
+    )
+    demo.run(
+        "curl -sS --max-time 3 1.1.1.1", "the host itself has no way to 1.1.1.1", lambda t: "curl: (" in t, 7
+    )
+    demo.run("ax run --ip 2.2.2.2 curl -sSI 1.1.1.1", "nginx answers on 1.1.1.1", lambda t: "200 OK" in t)
+    demo.run("cat $WEB/access.log", "nginx saw the client as 2.2.2.2", lambda t: t.startswith("2.2.2.2 "))
+    demo.run("ax run -- curl -sS http://web", "and by name", lambda t: t == "Hello from nginx\n")
+    demo.run(
+        "ax run --new-netns=false curl -sS http://web",
+        "also without a namespace of its own",
+        lambda t: t == "Hello from nginx\n",
+    )
+
+
+def balance_and_labels(demo: Demo) -> None:
+    """Two servers on one address; labels."""
+    demo.title("Two servers on one address, balanced")
+    for name in ("one", "two"):
+        demo.background(
+            f"ax run --ip 3.3.3.3 $PYTHON {BOOKINFO}/pod.py {name} 80", "3.3.3.3:80", 1 + (name == "two")
+        )
+    split = demo.run(
+        f"ax run -- $PYTHON {BOOKINFO}/count.py 3.3.3.3 80 100",
+        "both answer",
+        lambda t: set(counts(t)) == {"one", "two"},
+    )
+    demo.check(min(counts(split).values()) >= 25, "in about equal parts")
+
+    demo.title("Labels: who shares one may talk")
+    demo.background(f"ax run --ip 4.4.4.4 --labels role=prod $PYTHON {BOOKINFO}/pod.py prod 80", "4.4.4.4:80")
+    demo.run("ax run --labels role=prod curl -sS 4.4.4.4", "role=prod is admitted", lambda t: t == "prod\n")
+    demo.run(
+        "ax run --labels role=test curl -sS 4.4.4.4", "role=test is refused", lambda t: "curl: (7)" in t, 7
+    )
+    table = demo.run("ax get servers", "the service table lists all of them", lambda t: t.count(" tcp ") >= 4)
+    demo.run(
+        "ax explain --labels role=test 4.4.4.4:80",
+        "and the decision can be asked for",
+        lambda t: "EACCES" in t,
+    )
+    app = next(line.split()[2] for line in table.splitlines() if "4.4.4.4:80" in line)
+    demo.run(f"ax explain --from {app} 1.1.1.1:80", "for a running app too", lambda t: "1.1.1.1" in t)
+    real = next(line.split()[-1] for line in table.splitlines() if "4.4.4.4:80" in line)
+    demo.run(
+        f"curl -sS --max-time 2 {real}", "the real port is closed to strangers", lambda t: "curl: (" in t, 28
+    )
+
+
+def counts(text: str) -> Counter[str]:
+    """What `count.py` printed: `NUMBER NAME` lines."""
+    return Counter(
+        {name: int(number) for number, name in re.findall(r"^\s*(\d+) (\S+)$", text, re.MULTILINE)}
+    )
+
+
+def istio(demo: Demo) -> None:
+    """bookinfo, from the recorded pushes of a real istiod."""
+    demo.title("Istio: the recorded pushes of a real istiod move real connections")
+    replay = demo.background(f"$PYTHON {BOOKINFO}/replay.py --listen {ISTIOD} --control $AX_RUN_DIR/../push")
+    demo.node.stop_daemon()
+    print("\n(the daemon is stopped; nginx goes on, and the next daemon takes over)")
+    demo.daemon("--istio", ISTIOD, "--istio-node-id", NODE_ID)
+    demo.run("ax run -- curl -sS http://web", "nginx was not disturbed", lambda t: t == "Hello from nginx\n")
+    for name, ip in PODS.items():
+        demo.background(f"ax run --ip {ip} $PYTHON {BOOKINFO}/pod.py {name} 9080", f"{ip}:9080")
+    wait_until(lambda: "10.96.1.3" in str(demo.node.get("vservices")), "the first push arrives", 20)
+    demo.run(
+        "ax get vservices | grep -E 'VSNAME|reviews'", "reviews is a vservice", lambda t: "10.96.1.3" in t
+    )
+    address, port = REVIEWS.split(":")
+    hundreds = f"ax run --ip {CLIENT} $PYTHON {BOOKINFO}/count.py {address} {port} 400"
+    split = counts(demo.run(hundreds, "400 connections to reviews", lambda t: sum(counts(t).values()) == 400))
+    demo.check(
+        set(split) == {"reviews-v1", "reviews-v2"} and 280 <= split["reviews-v1"] <= 360,
+        "split 80/20 between v1 and v2, as the VirtualService says",
+    )
+    held = demo.background(f"ax run --ip {CLIENT} $PYTHON {BOOKINFO}/hold.py {address} {port}")
+    wait_until(lambda: "reviews-v" in held.output(), "the long connection is up")
+    before = held.output().split()[0]
+    print("\n(istiod's next push: the VirtualService now sends all to v3)")
+    print("$ touch push", flush=True)
+    (demo.node.base / "push").touch()
+    wait_until(lambda: PODS["reviews-v3"] in reviews(demo), "the next push arrives", 20)
+    demo.run(hundreds, "all 400 go to v3", lambda t: counts(t) == {"reviews-v3": 400})
+    lines = len(held.output().splitlines())
+    wait_until(lambda: len(held.output().splitlines()) > lines + 2, "the long connection goes on")
+    answers = {line.split()[0] for line in held.output().splitlines()}
+    print(f"\n$ tail -1 held.log\n{held.output().splitlines()[-1]}")
+    demo.check(
+        answers == {before} and held.popen.poll() is None, f"the long connection lives on with {before}"
+    )
+    demo.check(replay.popen.poll() is None, "the replayed istiod is content (ACKs as recorded)")
+
+
+def reviews(demo: Demo) -> str:
+    """The backends of reviews' vservice."""
+    rows = [row for row in demo.node.get("vservices") if "10.96.1.3" in row["ips"]]
+    return str([row["backends"] for row in rows])
+
+
+def play(folder: Path) -> int:
+    """The whole demo; how many checks it passed."""
+    demo = Demo(folder)
+    try:
+        print(f"This machine has the address {NODE_IP} and no route to anywhere.")
+        demo.daemon()
+        addresses_and_names(demo)
+        balance_and_labels(demo)
+        istio(demo)
+        demo.title("The end: apps and daemon stop, nothing is left")
+    except BaseException:
+        demo.node.close()
+        raise
+    leaks = demo.node.close()
+    demo.check(not leaks, f"no process, namespace, cgroup, pinned object or mount is left{leaks or ''}")
+    return demo.checks
+
+
+def main() -> int:
+    """Exit status 0 only if every check passed."""
+    if os.geteuid() != 0:
+        print("demo: needs root: network namespaces, cgroups and eBPF (try: sudo make demo)", file=sys.stderr)
+        return 71
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(130))
+    begin = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="axd-"))
+    folder.chmod(0o755)
+    try:
+        checks = play(folder)
+    except (Wrong, AssertionError) as wrong:
+        print(f"\ndemo: wrong: {wrong}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; everything was ended and removed", file=sys.stderr)
+        return 130
+    finally:
+        shutil.rmtree(folder)
+    print(f"\ndemo: {checks} checks passed in {time.monotonic() - begin:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
