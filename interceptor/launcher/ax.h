@@ -3,29 +3,21 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/types.h>
-
-#define DEFAULT_RUN_DIR "/var/run/appswitch"
-#define MAX_EXPOSES 64
 
 enum { EX_USAGE = 64, EX_DATAERR, EX_UNAVAILABLE = 69, EX_SOFTWARE, EX_OSERR, EX_NOPERM = 77 };
 
 /* As given: the daemon is who reads and checks values.  Texts that were not given are "". */
 struct options {
-	const char *ip, *name, *labels, *user, *interface, *namespace, *service_account, *run_dir;
-	const char *expose[MAX_EXPOSES + 1]; /* ends with NULL */
+	const char *ip, *name, *labels, *expose, *user, *interface, *namespace, *service_account, *run_dir;
 	bool new_netns, dns_override;
 	char **command;
 };
 
-/* What the daemon made of the app. */
+/* What the daemon made of the app.  Texts that it did not send are "". */
 struct reply {
-	char text[4096];        /* what the pointers point into */
-	const char *ip;         /* address for the namespace, or "" */
-	const char *resolv;     /* file to show as /etc/resolv.conf, or "" */
-	bool changes_user;
-	uid_t uid;
-	gid_t gid;
+	const char *ip, *resolv, *uid, *gid; /* `resolv` is shown as /etc/resolv.conf */
 };
 
 /* Prints `ax run: MESSAGE` and exits with `code`, one of sysexits.h as in errors.py. */
@@ -33,9 +25,11 @@ _Noreturn void fail(int code, const char *format, ...) __attribute__((format(pri
 
 bool is_run_flag(const char *argument);
 void parse_options(struct options *options, char **arguments);
+void write_flags(FILE *json, const struct options *options);
 
+const char *write_string(FILE *json, const char *text, char stop, const char *flag);
 int say_hello(const struct options *options, struct reply *reply);
-void hand_over(int daemon, int notify, const char *run_dir);
+void hand_over(int daemon, int notify);
 
 void enter_network(const char *ip, const char *interface);
 void show_resolv(const char *file, bool must);

@@ -3,7 +3,6 @@
 #include "ax.h"
 #include <errno.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,8 +19,8 @@ _Noreturn void fail(int code, const char *format, ...)
 
 static _Noreturn void run(char **arguments)
 {
-	static struct options options;
-	static struct reply reply;
+	struct options options = { 0 };
+	struct reply reply;
 	parse_options(&options, arguments);
 	int daemon = say_hello(&options, &reply);
 	if (options.new_netns)
@@ -29,10 +28,10 @@ static _Noreturn void run(char **arguments)
 	if (options.dns_override && *reply.resolv)
 		show_resolv(reply.resolv, options.new_netns);
 	int notify = options.new_netns ? install_filter() : -1;
-	if (reply.changes_user)
-		become(reply.uid, reply.gid); /* after the filter, which may need the rights that go here */
+	if (*reply.uid) /* after the filter: that may need the rights that go here */
+		become(strtoul(reply.uid, NULL, 10), strtoul(reply.gid, NULL, 10));
 	if (options.new_netns)
-		hand_over(daemon, notify, options.run_dir);
+		hand_over(daemon, notify);
 	execvp(options.command[0], options.command);
 	fail(errno == ENOENT ? 127 : 126, "%s: %s", options.command[0], /* as a shell does */
 	     errno == ENOENT && !strchr(options.command[0], '/') ? "command not found" : strerror(errno));
@@ -42,20 +41,16 @@ static _Noreturn void run(char **arguments)
  * followed).  A container that this file is mounted into has none. */
 static _Noreturn void run_python(int count, char **arguments)
 {
-	char self[4096] = "", python[4200];
+	char self[4096] = "", python[4200], *command[count + 4];
 	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	self[length < 0 ? 0 : length] = '\0';
 	char *slash = strrchr(self, '/');
 	snprintf(python, sizeof(python), "%.*s/python3", slash ? (int)(slash - self) : 0, self);
-	if (access(python, X_OK) && !strcmp(self, "/usr/local/bin/ax"))
-		strcpy(python, "/usr/bin/python3"); /* where Debian's own pip installs to */
-	char **command = calloc(count + 4, sizeof(*command));
-	if (!command)
-		exit(EX_OSERR);
+	if (!strcmp(self, "/usr/local/bin/ax") && access(python, X_OK))
+		strcpy(python, "/usr/bin/python3"); /* whose pip installs to /usr/local on Debian */
 	memcpy(command, (char *[]){ python, "-P", "-m", "appswitch" }, 4 * sizeof(*command));
 	memcpy(command + 4, arguments + 1, count * sizeof(*command)); /* with the NULL */
-	if (!access(python, X_OK))
-		execv(python, command);
+	execv(python, command);
 	fprintf(stderr, "ax: only 'ax run' works here: no Python beside %s\n", *self ? self : arguments[0]);
 	exit(EX_UNAVAILABLE);
 }
