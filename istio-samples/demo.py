@@ -31,6 +31,7 @@ NODE_ID = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
 REVIEWS = "10.96.1.3:9080"
 PODS = {"reviews-v1": "10.244.1.31", "reviews-v2": "10.244.1.32", "reviews-v3": "10.244.1.33"}
 CLIENT = "10.244.9.1"
+HELLO = "Hello from nginx\n"
 
 
 class Wrong(Exception):
@@ -46,7 +47,6 @@ class Demo:
         self.env = {
             "PATH": f"{Path(AX).parent}:{os.environ['PATH']}:/usr/sbin",
             "AX_RUN_DIR": str(self.node.run_dir),
-            "PYTHON": sys.executable,
         }
 
     def title(self, text: str) -> None:
@@ -61,7 +61,7 @@ class Demo:
     def background(self, command: str, address: str = "", number: int = 1) -> Process:
         """`COMMAND &`, until ADDRESS (IP:port) has NUMBER servers."""
         print(f"\n$ {command} &", flush=True)
-        process = self.node.start_shell(command, self.env)
+        process = self.node.start_shell(command, self.env, BOOKINFO)
         if address:
             ip, port = address.split(":")
             self.node.wait_service(ip, int(port), number)
@@ -70,7 +70,7 @@ class Demo:
     def run(self, command: str, what: str, right: Callable[[str], object], code: int = 0) -> str:
         """Runs COMMAND in the foreground, prints what it says, and checks it."""
         print(f"\n$ {command}", flush=True)
-        result = self.node.shell(command, self.env)
+        result = self.node.shell(command, self.env, BOOKINFO)
         text = result.out + result.err
         print(text.rstrip("\n"), flush=True)
         self.check(result.code == code and bool(right(text)), f"{what} (exit status {result.code})")
@@ -88,91 +88,71 @@ def addresses_and_names(demo: Demo) -> None:
     """The first page of the manual."""
     demo.title("A server on any address, a client that keeps its own")
     web = demo.node.base / "web"
-    nginx_argv(web, "Hello from nginx\n")
+    nginx_argv(web, HELLO)
     demo.env["WEB"] = str(web)
-    demo.background(
-        "ax run --ip 1.1.1.1 --name web nginx -p $WEB -c $WEB/nginx.conf -g 'daemon off;'", "1.1.1.1:80"
-    )
-    demo.run(
-        "curl -sS --max-time 3 1.1.1.1", "the host itself has no way to 1.1.1.1", lambda t: "curl: (" in t, 7
-    )
+    nginx = "nginx -p $WEB -c $WEB/nginx.conf -g 'daemon off;'"
+    demo.background(f"ax run --ip 1.1.1.1 --name web {nginx}", "1.1.1.1:80")
+    demo.run("curl -sS --max-time 3 1.1.1.1", "the host has no way to 1.1.1.1", lambda t: "curl: (7)" in t, 7)
     demo.run("ax run --ip 2.2.2.2 curl -sSI 1.1.1.1", "nginx answers on 1.1.1.1", lambda t: "200 OK" in t)
     demo.run("cat $WEB/access.log", "nginx saw the client as 2.2.2.2", lambda t: t.startswith("2.2.2.2 "))
-    demo.run("ax run -- curl -sS http://web", "and by name", lambda t: t == "Hello from nginx\n")
-    demo.run(
-        "ax run --new-netns=false curl -sS http://web",
-        "also without a namespace of its own",
-        lambda t: t == "Hello from nginx\n",
-    )
+    demo.run("ax run -- curl -sS http://web", "it is reached by name", lambda t: t == HELLO)
+    without = "ax run --new-netns=false curl -sS http://web"
+    demo.run(without, "and without a namespace of the client's own", lambda t: t == HELLO)
 
 
 def balance_and_labels(demo: Demo) -> None:
     """Two servers on one address; labels."""
     demo.title("Two servers on one address, balanced")
     for name in ("one", "two"):
-        demo.background(
-            f"ax run --ip 3.3.3.3 $PYTHON {BOOKINFO}/pod.py {name} 80", "3.3.3.3:80", 1 + (name == "two")
-        )
-    split = demo.run(
-        f"ax run -- $PYTHON {BOOKINFO}/count.py 3.3.3.3 80 100",
-        "both answer",
-        lambda t: set(counts(t)) == {"one", "two"},
-    )
+        demo.background(f"ax run --ip 3.3.3.3 python3 pod.py {name} 80")
+    demo.node.wait_service("3.3.3.3", 80, 2)
+    hundred = "ax run -- python3 count.py 3.3.3.3 80 100"
+    split = demo.run(hundred, "both answer", lambda t: set(counts(t)) == {"one", "two"})
     demo.check(min(counts(split).values()) >= 25, "in about equal parts")
 
     demo.title("Labels: who shares one may talk")
-    demo.background(f"ax run --ip 4.4.4.4 --labels role=prod $PYTHON {BOOKINFO}/pod.py prod 80", "4.4.4.4:80")
-    demo.run("ax run --labels role=prod curl -sS 4.4.4.4", "role=prod is admitted", lambda t: t == "prod\n")
-    demo.run(
-        "ax run --labels role=test curl -sS 4.4.4.4", "role=test is refused", lambda t: "curl: (7)" in t, 7
-    )
-    table = demo.run("ax get servers", "the service table lists all of them", lambda t: t.count(" tcp ") >= 4)
-    demo.run(
-        "ax explain --labels role=test 4.4.4.4:80",
-        "and the decision can be asked for",
-        lambda t: "EACCES" in t,
-    )
-    app = next(line.split()[2] for line in table.splitlines() if "4.4.4.4:80" in line)
+    demo.background("ax run --ip 4.4.4.4 --labels role=prod python3 pod.py prod 80", "4.4.4.4:80")
+    admitted = "ax run --labels role=prod curl -sS 4.4.4.4"
+    demo.run(admitted, "role=prod is admitted", lambda t: t == "prod\n")
+    refused = "ax run --labels role=test curl -sS 4.4.4.4"
+    demo.run(refused, "role=test is refused", lambda t: "curl: (7)" in t, 7)
+    table = demo.run("ax get servers", "the service table lists all", lambda t: t.count(" tcp ") >= 4)
+    why = "ax explain --labels role=test 4.4.4.4:80"
+    demo.run(why, "the decision can be asked for", lambda t: "EACCES" in t)
+    _, _, app, _, _, real = next(line.split() for line in table.splitlines() if "4.4.4.4:80" in line)
     demo.run(f"ax explain --from {app} 1.1.1.1:80", "for a running app too", lambda t: "1.1.1.1" in t)
-    real = next(line.split()[-1] for line in table.splitlines() if "4.4.4.4:80" in line)
-    demo.run(
-        f"curl -sS --max-time 2 {real}", "the real port is closed to strangers", lambda t: "curl: (" in t, 28
-    )
+    stranger = f"curl -sS --max-time 2 {real}"
+    demo.run(stranger, "the real port is closed to strangers", lambda t: "curl: (28)" in t, 28)
 
 
 def counts(text: str) -> Counter[str]:
     """What `count.py` printed: `NUMBER NAME` lines."""
-    return Counter(
-        {name: int(number) for number, name in re.findall(r"^\s*(\d+) (\S+)$", text, re.MULTILINE)}
-    )
+    found = re.findall(r"^\s*(\d+) (\S+)$", text, re.MULTILINE)
+    return Counter({name: int(number) for number, name in found})
 
 
 def istio(demo: Demo) -> None:
     """bookinfo, from the recorded pushes of a real istiod."""
     demo.title("Istio: the recorded pushes of a real istiod move real connections")
-    replay = demo.background(f"$PYTHON {BOOKINFO}/replay.py --listen {ISTIOD} --control $AX_RUN_DIR/../push")
+    replay = demo.background(f"python3 replay.py --listen {ISTIOD} --control $AX_RUN_DIR/../push")
     demo.node.stop_daemon()
     print("\n(the daemon is stopped; nginx goes on, and the next daemon takes over)")
     demo.daemon("--istio", ISTIOD, "--istio-node-id", NODE_ID)
-    demo.run("ax run -- curl -sS http://web", "nginx was not disturbed", lambda t: t == "Hello from nginx\n")
+    demo.run("ax run -- curl -sS http://web", "nginx was not disturbed", lambda t: t == HELLO)
     for name, ip in PODS.items():
-        demo.background(f"ax run --ip {ip} $PYTHON {BOOKINFO}/pod.py {name} 9080", f"{ip}:9080")
+        demo.background(f"ax run --ip {ip} python3 pod.py {name} 9080", f"{ip}:9080")
     wait_until(lambda: "10.96.1.3" in str(demo.node.get("vservices")), "the first push arrives", 20)
-    demo.run(
-        "ax get vservices | grep -E 'VSNAME|reviews'", "reviews is a vservice", lambda t: "10.96.1.3" in t
-    )
+    vservices = "ax get vservices | grep -E 'VSNAME|reviews'"
+    demo.run(vservices, "reviews is a vservice", lambda t: "10.96.1.3" in t)
     address, port = REVIEWS.split(":")
-    hundreds = f"ax run --ip {CLIENT} $PYTHON {BOOKINFO}/count.py {address} {port} 400"
-    split = counts(demo.run(hundreds, "400 connections to reviews", lambda t: sum(counts(t).values()) == 400))
-    demo.check(
-        set(split) == {"reviews-v1", "reviews-v2"} and 280 <= split["reviews-v1"] <= 360,
-        "split 80/20 between v1 and v2, as the VirtualService says",
-    )
-    held = demo.background(f"ax run --ip {CLIENT} $PYTHON {BOOKINFO}/hold.py {address} {port}")
+    hundreds = f"ax run --ip {CLIENT} python3 count.py {address} {port} 400"
+    split = counts(demo.run(hundreds, "400 connections to reviews", lambda t: counts(t).total() == 400))
+    shares = set(split) == {"reviews-v1", "reviews-v2"} and 280 <= split["reviews-v1"] <= 360
+    demo.check(shares, "split 80/20 between v1 and v2, as the VirtualService says")
+    held = demo.background(f"ax run --ip {CLIENT} python3 hold.py {address} {port}")
     wait_until(lambda: "reviews-v" in held.output(), "the long connection is up")
     before = held.output().split()[0]
-    print("\n(istiod's next push: the VirtualService now sends all to v3)")
-    print("$ touch push", flush=True)
+    print("\n(istiod's next push: the VirtualService now sends all to v3)\n$ touch push", flush=True)
     (demo.node.base / "push").touch()
     wait_until(lambda: PODS["reviews-v3"] in reviews(demo), "the next push arrives", 20)
     demo.run(hundreds, "all 400 go to v3", lambda t: counts(t) == {"reviews-v3": 400})
@@ -180,9 +160,8 @@ def istio(demo: Demo) -> None:
     wait_until(lambda: len(held.output().splitlines()) > lines + 2, "the long connection goes on")
     answers = {line.split()[0] for line in held.output().splitlines()}
     print(f"\n$ tail -1 held.log\n{held.output().splitlines()[-1]}")
-    demo.check(
-        answers == {before} and held.popen.poll() is None, f"the long connection lives on with {before}"
-    )
+    alive = answers == {before} and held.popen.poll() is None
+    demo.check(alive, f"the long connection lives on with {before}")
     demo.check(replay.popen.poll() is None, "the replayed istiod is content (ACKs as recorded)")
 
 

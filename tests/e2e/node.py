@@ -153,13 +153,13 @@ class Node:
         self._apps.append(process)
         return process
 
-    def shell(self, command: str, env: Mapping[str, str]) -> Result:
+    def shell(self, command: str, env: Mapping[str, str], cwd: Path) -> Result:
         """A command line as a user types it."""
-        return self.sandbox.run(["sh", "-c", command], cgroup="apps", env=env)
+        return self.sandbox.run(["sh", "-c", command], cgroup="apps", env=env, cwd=cwd)
 
-    def start_shell(self, command: str, env: Mapping[str, str]) -> Process:
+    def start_shell(self, command: str, env: Mapping[str, str], cwd: Path) -> Process:
         """The same in the background: `COMMAND &`."""
-        process = self.sandbox.start(["sh", "-c", f"exec {command}"], cgroup="apps", env=env)
+        process = self.sandbox.start(["sh", "-c", f"exec {command}"], cgroup="apps", env=env, cwd=cwd)
         self._apps.append(process)
         return process
 
