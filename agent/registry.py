@@ -1,0 +1,343 @@
+"""The registry: apps, services, vservices and names of this node, as they change.  Pure.
+
+Every change is checked first; what cannot be is refused with an error that names the thing, the
+value, the reason and what to do, and nothing is changed.  `snapshot` is what the rest reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+from appswitch.agent.vips import candidates
+from appswitch.errors import Conflict, NotFound, UsageError
+from appswitch.interceptor.decision import LINK_LOCAL
+from appswitch.interceptor.index import Index, Key
+from appswitch.model import App, Class, Service, Snapshot, VService
+
+VIP_RANGE = IPv4Network("241.0.0.0/8")
+MAX_BACKENDS = 4096
+"""Of one vservice: as many as the kernel program looks through for one that lives."""
+
+Names = tuple[tuple[str, tuple[IPv4Address, ...]], ...]
+
+
+class Registry:
+    """State of the node.  Not thread-safe: one task changes it."""
+
+    def __init__(
+        self,
+        node: str,
+        node_ip: IPv4Address,
+        *,
+        vip_range: IPv4Network = VIP_RANGE,
+        local_ips: frozenset[IPv4Address] = frozenset(),
+        rest_port: int = 6664,
+        dns_ip: IPv4Address | None = None,
+        dns_port: int = 0,
+    ) -> None:
+        """`local_ips`: the node's own addresses, `node_ip` included if it is one (it may be made up)."""
+        self._base = Snapshot(
+            node, node_ip, dns_ip=dns_ip, dns_port=dns_port, rest_port=rest_port, local_ips=local_ips
+        )
+        self._vips = vip_range
+        self._apps: dict[int, App] = {}
+        self._services: dict[tuple[int, int, int, int], Service] = {}
+        self._vservices: dict[str, VService] = {}
+        self._fronts: dict[IPv4Address, set[str]] = {}
+        self._names: Names = ()
+        self._classes: list[Class | None] = []
+        self._members: list[int] = []
+        """How many apps each class index has."""
+        self._indexes: dict[Class, int] = {}
+        self._cached: Snapshot | None = None
+        self.index = Index(local_ips, rest_port)
+        """The same state, for look-ups; read it, change it by this class only."""
+        self.index.set_dns(dns_ip, dns_port)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All of the state, frozen; the same object until something changes."""
+        if self._cached is None:
+            self._cached = replace(
+                self._base,
+                apps=tuple(self._apps.values()),
+                services=tuple(self._services.values()),
+                vservices=tuple(self._vservices.values()),
+                names=self._names,
+            )
+        return self._cached
+
+    # --- classes
+
+    @property
+    def classes(self) -> tuple[Class | None, ...]:
+        """By class index; None: no living app has it."""
+        return tuple(self._classes)
+
+    def class_index(self, app_class: Class) -> int:
+        """The number by which the kernel knows the class; the same as long as an app of it lives."""
+        if (index := self._indexes.get(app_class)) is None:
+            raise NotFound(f"no app has the class {app_class}")
+        return index
+
+    def _join_class(self, app_class: Class, wanted: int | None) -> None:
+        index = self._indexes.get(app_class)
+        if index is None:
+            if wanted is None:
+                wanted = self._classes.index(None) if None in self._classes else len(self._classes)
+            while len(self._classes) <= wanted:
+                self._classes.append(None)
+                self._members.append(0)
+            index = self._indexes[app_class] = wanted
+            self._classes[index] = app_class
+        self._members[index] += 1
+
+    def _leave_class(self, app_class: Class) -> None:
+        index = self._indexes[app_class]
+        self._members[index] -= 1
+        if not self._members[index]:
+            del self._indexes[app_class]
+            self._classes[index] = None
+            while self._classes and self._classes[-1] is None:
+                self._classes.pop()
+                self._members.pop()
+
+    # --- apps
+
+    def app(self, app_id: int) -> App:
+        """Raises NotFound."""
+        if (app := self._apps.get(app_id)) is None:
+            raise NotFound(f"no app {app_id:08x} (see: ax get apps)")
+        return app
+
+    def vip(self, name: str) -> IPv4Address:
+        """The virtual address of a name: its users' if it has any in the range, else by its hash.
+
+        Nothing is reserved: it is the name's once an app or a vservice has both.  Raises Conflict if
+        the range is full.
+        """
+        for app in self._apps.values():
+            if app.name == name and app.ip in self._vips:
+                return app.ip
+        if (vservice := self._vservices.get(name)) is not None:
+            for address in vservice.addresses:
+                if address in self._vips:
+                    return address
+        for address in candidates(name, self._vips):
+            if (
+                address != self._base.dns_ip
+                and address not in self._fronts
+                and not self.index.has_address(address)
+            ):
+                return address
+        raise Conflict(
+            f"no virtual address is free in {self._vips} for {name!r}; give one by --ip or widen --vip-range"
+        )
+
+    def add_app(self, app: App, class_index: int | None = None) -> App:
+        """A new app.  `class_index`: the one its class had before this daemon, if it shall keep it.
+
+        Raises Conflict (id or address taken) or UsageError (address of no use), with nothing changed.
+        """
+        if not 0 < app.id < 1 << 32:
+            raise UsageError(f"app id {app.id:#x} is not in 1..0xffffffff")
+        if app.id in self._apps:
+            raise Conflict(f"app id {app.id_text} is taken; try again")
+        self._check_address(app.ip, f"app {app.id_text}")
+        if class_index is not None:
+            known = self._indexes.get(app.app_class, class_index)
+            other = self._classes[class_index] if class_index < len(self._classes) else None
+            if known != class_index or (other is not None and other != app.app_class):
+                raise Conflict(f"class index {class_index} of app {app.id_text} is another class's")
+        self._join_class(app.app_class, class_index)
+        self._apps[app.id] = app
+        self.index.add_app(app)
+        self._cached = None
+        return app
+
+    def update_app(self, app: App) -> None:
+        """New facts about a living app (pid, cgroup, exposes); class and address stay."""
+        before = self.app(app.id)
+        if (before.app_class, before.ip) != (app.app_class, app.ip):
+            raise UsageError(f"app {app.id_text}: class and address cannot change while it lives")
+        self._apps[app.id] = app
+        self.index.replace_app(app)
+        self._cached = None
+
+    def remove_app(self, app_id: int) -> App:
+        """It ended: its services go too.  Raises NotFound."""
+        app = self.app(app_id)
+        for key in [key for key in self._services if key[0] == app_id]:
+            self.index.remove_service(self._services.pop(key))
+        del self._apps[app_id]
+        self.index.remove_app(app)
+        self._leave_class(app.app_class)
+        self._cached = None
+        return app
+
+    # --- services
+
+    def listener_up(self, service: Service) -> bool:
+        """A port is listened on; False if that was known, or its app is not (any more)."""
+        key = _service_key(service)
+        if service.app not in self._apps or self._services.get(key) == service:
+            return False
+        if (before := self._services.get(key)) is not None:
+            self.index.remove_service(before)
+        self._services[key] = service
+        self.index.add_service(service)
+        self._cached = None
+        return True
+
+    def listener_down(self, service: Service) -> bool:
+        """The last socket of a port was closed: app, protocol and both ports tell which.
+
+        False if it was not known.
+        """
+        if (known := self._services.pop(_service_key(service), None)) is None:
+            return False
+        self.index.remove_service(known)
+        self._cached = None
+        return True
+
+    def resync(self, services: Iterable[Service]) -> tuple[list[Service], list[Service]]:
+        """Make the table equal to what the kernel has; returns (came, went).  Unknown apps' are left out."""
+        wanted = {_service_key(each): each for each in services if each.app in self._apps}
+        went = [each for key, each in self._services.items() if wanted.get(key) != each]
+        came = [each for key, each in wanted.items() if self._services.get(key) != each]
+        for each in went:
+            self.listener_down(each)
+        for each in came:
+            self.listener_up(each)
+        return came, went
+
+    # --- vservices and names
+
+    def create_vservice(self, vservice: VService) -> VService:
+        """A user's vservice; without addresses it gets one by its name.  Returns it as it is now.
+
+        Raises UsageError (it makes no sense) or Conflict (name or IP:port taken), with nothing changed.
+        """
+        check_vservice(vservice)
+        name = vservice.name
+        if name in self._vservices:
+            raise Conflict(f"vservice {name!r} exists already; choose another name or delete that one")
+        if not vservice.addresses:
+            vservice = replace(vservice, addresses=(self.vip(name),))
+        for address in vservice.addresses:
+            self._check_address(address, f"vservice {name!r}")
+            for ports in vservice.ports:
+                if holder := self.index.claimant(Key(int(address), ports.port, vservice.protocol)):
+                    raise Conflict(
+                        f"vservice {name!r}: {address}:{ports.port} is taken by vservice {holder!r};"
+                        " choose another --ip or port, or delete that one"
+                    )
+        self._add_vservice(vservice)
+        return vservice
+
+    def delete_vservice(self, name: str) -> VService:
+        """Raises NotFound, or Conflict for one that Istio pushed."""
+        if (vservice := self._vservices.get(name)) is None:
+            raise NotFound(f"no vservice {name!r} (see: ax get vservices)")
+        if vservice.origin != "user":
+            raise Conflict(
+                f"vservice {name!r} comes from {vservice.origin}: it goes when it is deleted there"
+            )
+        self._remove_vservice(vservice)
+        return vservice
+
+    def replace_istio(self, vservices: Iterable[VService], names: Names = ()) -> tuple[str, ...]:
+        """All that Istio knows, in place of what it knew before.
+
+        Returns the vservices left out, whose name is a user's.  IP:ports that a user's vservice has
+        stay that one's until it is deleted.
+        """
+        wanted = {
+            each.name: replace(each, origin="istio") if each.origin != "istio" else each for each in vservices
+        }
+        left_out = []
+        for name, old in list(self._vservices.items()):
+            if old.origin != "istio":
+                if wanted.pop(name, None) is not None:
+                    left_out.append(name)
+            elif wanted.get(name) == old:
+                del wanted[name]
+            else:
+                self._remove_vservice(old)
+        for each in wanted.values():
+            self._add_vservice(each)
+        if names != self._names:
+            self._names, self._cached = tuple(names), None
+        return tuple(left_out)
+
+    def set_dns(self, address: IPv4Address | None, port: int) -> None:
+        """The vIP that apps' resolv.conf names, and the port on 127.0.0.1 that answers; None: off."""
+        self._base = replace(self._base, dns_ip=address, dns_port=port)
+        self.index.set_dns(address, port)
+        self._cached = None
+
+    # --- inside
+
+    def _add_vservice(self, vservice: VService) -> None:
+        self._vservices[vservice.name] = vservice
+        for address in vservice.addresses:
+            self._fronts.setdefault(address, set()).add(vservice.name)
+        self.index.add_vservice(vservice)
+        self._cached = None
+
+    def _remove_vservice(self, vservice: VService) -> None:
+        del self._vservices[vservice.name]
+        for address in vservice.addresses:
+            users = self._fronts.get(address, set())
+            users.discard(vservice.name)
+            if not users:
+                self._fronts.pop(address, None)
+        self.index.remove_vservice(vservice)
+        self._cached = None
+
+    def _check_address(self, address: IPv4Address, who: str) -> None:
+        reason = ""
+        if address.is_loopback:
+            reason = "loopback is private to each app"
+        elif address in LINK_LOCAL:
+            reason = "link-local addresses are refused to apps"
+        elif address.is_multicast or address.is_unspecified or int(address) == 0xFFFFFFFF:
+            reason = "it is no address of one party"
+        if reason:
+            raise UsageError(f"{who}: {address} cannot be used: {reason}; choose another --ip")
+        if address == self._base.dns_ip:
+            raise Conflict(f"{who}: {address} is the built-in DNS server's; choose another --ip")
+
+
+def check_vservice(vservice: VService) -> None:
+    """Raises UsageError if it makes no sense by itself."""
+    who = f"vservice {vservice.name!r}"
+    if not vservice.name or not vservice.name.isprintable() or " " in vservice.name or "/" in vservice.name:
+        raise UsageError(f"{who}: the name must be a word without '/'")
+    if not vservice.backends:
+        raise UsageError(f"{who} has no backends; give at least one by --backends IP[:PORT],…")
+    if len(vservice.backends) > MAX_BACKENDS:
+        raise UsageError(f"{who} has {len(vservice.backends)} backends; the most is {MAX_BACKENDS}")
+    if not vservice.ports:
+        raise UsageError(f"{who} has no ports; give at least one by --ports VPORT:PORT,…")
+    seen = set()
+    for ports in vservice.ports:
+        for port in (ports.port, ports.target):
+            if not 0 < port < 65536:
+                raise UsageError(f"{who}: port {port} is not in 1..65535")
+        if ports.port in seen:
+            raise UsageError(f"{who}: port {ports.port} is given twice")
+        seen.add(ports.port)
+    for backend in vservice.backends:
+        if not 0 <= backend.port < 65536:
+            raise UsageError(f"{who}: port {backend.port} of backend {backend.address} is not in 1..65535")
+        if not 0 <= backend.weight < 1 << 32:
+            raise UsageError(
+                f"{who}: weight {backend.weight} of backend {backend.address} is not in 0..4294967295"
+            )
+
+
+def _service_key(service: Service) -> tuple[int, int, int, int]:
+    return service.app, service.protocol, service.port, service.real_port

@@ -1,0 +1,182 @@
+"""The decision: what an app gets for a destination, and why.  Pure; the reference for every driver.
+
+`route` is the part that depends on policy alone: `rows.py` compiles it into the kernel's tables.
+`decide` adds who listens now, as the programs see it at connect().  Order: loopback, link-local,
+vservice or service at exactly this port (a real port of the node counts as the service behind it),
+apps that have the address, outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from errno import EACCES, ECONNREFUSED, errorcode
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
+
+from appswitch.interceptor.index import LOOPBACK_IP, Index, Key, Member, Rule, Target, effective_weights
+from appswitch.model import App, Class, Destination, LbPolicy, Snapshot
+
+LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
+
+
+class Kind(Enum):
+    """What happens to the connect()."""
+
+    BALANCE = "balance"
+    """It goes to one of the candidates that are eligible and live."""
+    REFUSE = "refuse"
+    """It fails with `error`."""
+    DIRECT = "direct"
+    """It goes where it was asked to, from the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One backend that was considered."""
+
+    app: int
+    """AppId; 0: an address outside."""
+    address: IPv4Address
+    port: int
+    weight: int
+    """Its part of the connections, relative to the other eligible ones'."""
+    eligible: bool
+    """Policy lets this client reach it."""
+    live: bool = True
+    """Somebody listens there; of an address outside nothing is known, so it counts as live."""
+
+    @property
+    def picked(self) -> bool:
+        """Whether a connection may go there now."""
+        return self.eligible and self.live and self.weight > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a client gets for a destination."""
+
+    kind: Kind
+    why: str
+    rule: Rule
+    error: int = 0
+    """REFUSE: positive errno.  BALANCE from `route`: what it is if nobody is live; 0: DIRECT then."""
+    service: str = ""
+    """Name of the vservice, or the address that apps have in common."""
+    policy: LbPolicy = LbPolicy.RANDOM
+    candidates: tuple[Candidate, ...] = ()
+    source_ip: IPv4Address | None = None
+
+    @property
+    def picks(self) -> tuple[Candidate, ...]:
+        """Where the connection may go now."""
+        return tuple(c for c in self.candidates if c.picked)
+
+
+def route(index: Index, client: Class, key: Key) -> Verdict | None:
+    """What policy says about a key, whoever listens; None: the key is in no table."""
+    target = index.target(key)
+    return None if target is None else _route(target, client)
+
+
+def decide(state: Snapshot | Index, client: App | Class, destination: Destination) -> Verdict:
+    """What a client gets for a destination now.
+
+    A bare `Class` has no loopback of its own: everything there is refused.
+    """
+    index = state if isinstance(state, Index) else Index.of(state)
+    address, port, protocol = destination.address, destination.port, destination.protocol
+    if address.is_loopback or not int(address):  # connect(0.0.0.0) means this host
+        return _loopback(index, client, destination)
+    if address in LINK_LOCAL:
+        return Verdict(Kind.REFUSE, "link-local addresses are refused", Rule.LINK_LOCAL, EACCES)
+    app_class = client.app_class if isinstance(client, App) else client
+    found = _at(index, app_class, Key(int(address), port, protocol), port)
+    via = ""
+    if found is None and (real := index.behind_real_port(int(address), port, protocol)):
+        app, service = real
+        via = f"{address}:{port} is the real port of {app.ip}:{service.port}: "
+        address, port = app.ip, service.port
+        found = _at(index, app_class, Key(int(address), port, protocol), port)
+    if found is None or (found.kind is Kind.BALANCE and not found.picks):
+        found = _at(index, app_class, Key(int(address), 0, protocol), port) or found
+    if found is None:
+        return Verdict(Kind.DIRECT, "nothing of ours: dialled directly from the node", Rule.OUTSIDE)
+    if found.kind is Kind.BALANCE:
+        found = _settle(found, port)
+    return replace(found, why=via + found.why) if via else found
+
+
+def _route(target: Target, client: Class) -> Verdict:
+    through = [m for m in target.members if _lets(m, client) and m.weight]
+    weights = iter(effective_weights(through))
+    candidates = tuple(
+        Candidate(
+            m.app,
+            IPv4Address(m.address),
+            m.port,
+            next(weights) if (eligible := _lets(m, client)) and m.weight else m.weight,
+            eligible,
+        )
+        for m in target.members
+    )
+    source = IPv4Address(target.source_ip) if target.source_ip else None
+    verdict = Verdict(
+        Kind.BALANCE, "", target.rule, target.dead, target.name, target.policy, candidates, source
+    )
+    if through:
+        return verdict
+    if any(m.weight for m in target.members):
+        error, why = target.denied, f"no app behind {target.name} shares a label with {client.labels}"
+    elif target.rule is Rule.REST:
+        error, why = target.dead, "the node's own REST is not for apps"
+    else:
+        error, why = target.dead, f"{target.name} has no backend"
+    if not error:
+        return replace(verdict, kind=Kind.DIRECT, error=0, why=f"{why}; the node's own program is dialled")
+    return replace(verdict, kind=Kind.REFUSE, error=error, why=why)
+
+
+def _lets(member: Member, client: Class) -> bool:
+    return member.labels is None or client.labels.shares(member.labels)
+
+
+def _at(index: Index, client: Class, key: Key, port: int) -> Verdict | None:
+    """`route`, with who is live.  `port` is the one asked for, where the key is any port's."""
+    verdict = route(index, client, key)
+    if verdict is None:
+        return None
+    candidates = tuple(
+        replace(c, port=c.port or port, live=not c.app or index.listens(c.app, c.port or port, key.protocol))
+        for c in verdict.candidates
+    )
+    return replace(verdict, candidates=candidates)
+
+
+def _settle(verdict: Verdict, port: int) -> Verdict:
+    """A verdict that lets the client through, once it is known who is live."""
+    picks = len(verdict.picks)
+    if picks:
+        why = f"{picks} of {len(verdict.candidates)} may be reached, {verdict.policy.value}"
+        return replace(verdict, error=0, why=f"{verdict.rule.value} {verdict.service}: {why}")
+    why = f"nobody behind {verdict.service} listens on port {port}"
+    if verdict.error:
+        return replace(verdict, kind=Kind.REFUSE, why=why)
+    return replace(verdict, kind=Kind.DIRECT, why=f"{why}; the node's own program is dialled")
+
+
+def _loopback(index: Index, client: App | Class, destination: Destination) -> Verdict:
+    service = None
+    if isinstance(client, App):
+        service = index.listens_privately(client.id, destination.port, destination.protocol)
+    if service is None or not isinstance(client, App):
+        why = f"loopback is private to each app, and this one does not listen on port {destination.port}"
+        return Verdict(Kind.REFUSE, why, Rule.LOOPBACK, ECONNREFUSED)
+    address = destination.address if int(destination.address) else IPv4Address(LOOPBACK_IP)
+    candidate = Candidate(client.id, address, destination.port, 1, True)
+    return Verdict(Kind.BALANCE, "the app's own loopback", Rule.LOOPBACK, candidates=(candidate,))
+
+
+def error_name(error: int) -> str:
+    """`EACCES` for 13: what the application sees."""
+    return errorcode.get(error, str(error))

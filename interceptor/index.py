@@ -1,0 +1,346 @@
+"""What the decision looks things up in: a snapshot of the registry, indexed.  Pure.
+
+`Index.of(snapshot)` builds it once; the registry keeps one alive instead and changes it step by step.
+Every change collects in `touched` the keys whose target may differ, so that one new listener costs
+what it touches and not what exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from errno import EACCES, ECONNREFUSED
+from ipaddress import IPv4Address
+from math import lcm
+from typing import Final, NamedTuple
+
+from appswitch.model import App, BindScope, Labels, LbPolicy, PortMap, Protocol, Service, Snapshot, VService
+
+DNS_PORT: Final = 53
+LOOPBACK_IP: Final = 0x7F000001
+PROTOCOLS: Final = (int(Protocol.TCP), int(Protocol.UDP))
+
+
+class Rule(Enum):
+    """Which part of the decision spoke; the values are shown by `ax explain` and in events."""
+
+    LOOPBACK = "loopback"
+    LINK_LOCAL = "link-local"
+    DNS = "dns"
+    REST = "rest"
+    VSERVICE = "vservice"
+    SERVICE = "service"
+    """Apps that listen on exactly this port of their address."""
+    APP = "app"
+    """Apps that have this address, whatever they listen on."""
+    OUTSIDE = "outside"
+
+
+class Key(NamedTuple):
+    """A destination as the tables know it."""
+
+    address: int
+    """IPv4, as an integer: far quicker to hash than `IPv4Address`."""
+    port: int
+    """0: every port of the address that has no key of its own."""
+    protocol: int
+
+
+class Member(NamedTuple):
+    """One backend behind a key, before policy: an app, or an address outside."""
+
+    app: int
+    """AppId; 0: an address outside."""
+    address: int
+    port: int
+    """0: the port that was asked for."""
+    weight: int
+    """Of its share."""
+    share: int
+    """Members of one share (apps that have the same address) divide its weight equally."""
+    labels: Labels | None
+    """None: not an app, so labels do not apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """All that a key leads to, before policy and liveness."""
+
+    rule: Rule
+    name: str
+    """The vservice's name, or the address in text."""
+    members: tuple[Member, ...] = ()
+    policy: LbPolicy = LbPolicy.RANDOM
+    source_ip: int = 0
+    denied: int = EACCES
+    """errno where there are apps and none shares a label; 0: go there directly."""
+    dead: int = ECONNREFUSED
+    """errno where nobody is left; 0: go there directly."""
+
+
+def effective_weights(members: Sequence[Member]) -> list[int]:
+    """Integer weights of members that policy let through: each share's weight divided among its members."""
+    sizes: dict[int, int] = {}
+    for member in members:
+        sizes[member.share] = sizes.get(member.share, 0) + 1
+    if len(sizes) == len(members):
+        return [member.weight for member in members]
+    scale = lcm(*sizes.values())
+    return [member.weight * (scale // sizes[member.share]) for member in members]
+
+
+class Index:
+    """Apps, services and vservices by every key that a look-up needs."""
+
+    def __init__(self, local_ips: frozenset[IPv4Address] = frozenset(), rest_port: int = 0) -> None:
+        self.local = frozenset(map(int, local_ips))
+        """The node's own addresses: what no app listens on there belongs to the host's programs."""
+        self.rest_port = rest_port
+        self.apps: dict[int, App] = {}
+        self.touched: set[Key] = {Key(ip, rest_port, Protocol.TCP) for ip in self.local if rest_port}
+        self._dns: tuple[int, int] | None = None
+        self._by_ip: dict[int, dict[int, App]] = {}
+        self._services: dict[int, dict[tuple[int, int], list[Service]]] = {}
+        self._serving: dict[Key, set[int]] = {}
+        self._real: dict[tuple[int, int], Service] = {}
+        self._claims: dict[Key, list[tuple[bool, str, PortMap]]] = {}
+        self._vservices: dict[str, VService] = {}
+        self._fronts: dict[Key, int] = {}
+        self._behind: dict[Key, set[Key]] = {}
+
+    @staticmethod
+    def of(snapshot: Snapshot) -> Index:
+        """Index all of a snapshot."""
+        index = Index(snapshot.local_ips, snapshot.rest_port)
+        index.set_dns(snapshot.dns_ip, snapshot.dns_port)
+        for app in snapshot.apps:
+            index.add_app(app)
+        for service in snapshot.services:
+            index.add_service(service)
+        for vservice in snapshot.vservices:
+            index.add_vservice(vservice)
+        return index
+
+    # --- what there is
+
+    def all_keys(self) -> Iterator[Key]:
+        """Every key that has a target, once."""
+        candidates = {Key(ip, self.rest_port, Protocol.TCP) for ip in self.local}
+        if self._dns:
+            candidates |= {Key(self._dns[0], DNS_PORT, protocol) for protocol in PROTOCOLS}
+        candidates.update(Key(ip, 0, protocol) for ip in self._by_ip for protocol in PROTOCOLS)
+        candidates.update(self._claims, self._fronts, self._serving)
+        return (key for key in candidates if self.target(key) is not None)
+
+    def target(self, key: Key) -> Target | None:
+        """What the key leads to; None: it is not in the tables."""
+        ip, port, protocol = key
+        if port == DNS_PORT and self._dns and ip == self._dns[0]:
+            return Target(Rule.DNS, "dns", (Member(0, LOOPBACK_IP, self._dns[1], 1, 0, None),))
+        if port == self.rest_port and port and protocol == Protocol.TCP and ip in self.local:
+            return Target(Rule.REST, "rest", dead=EACCES)
+        if claims := self._claims.get(key):
+            return self._front(claims[0], protocol)
+        if port:
+            serving = self._serving.get(key)
+            if not serving or not (ip in self.local or len(self._by_ip[ip]) > 1):
+                return None
+            return Target(Rule.SERVICE, f"{IPv4Address(ip)}:{port}", self._members(ip, serving))
+        if apps := self._by_ip.get(ip):
+            if ip in self.local:
+                return Target(Rule.APP, str(IPv4Address(ip)), self._members(ip, apps), denied=0, dead=0)
+            return Target(Rule.APP, str(IPv4Address(ip)), self._members(ip, apps))
+        if key in self._fronts and ip not in self.local:
+            return Target(Rule.VSERVICE, str(IPv4Address(ip)))
+        return None
+
+    def listens(self, app: int, port: int, protocol: int) -> bool:
+        """Whether others can reach this port of the app."""
+        found = self._services.get(app, {}).get((port, protocol), ())
+        return any(service.scope is not BindScope.LOOPBACK for service in found)
+
+    def listens_privately(self, app: int, port: int, protocol: int) -> Service | None:
+        """The app's service that answers to its own loopback."""
+        for service in self._services.get(app, {}).get((port, protocol), ()):
+            if service.scope is not BindScope.VIRTUAL:
+                return service
+        return None
+
+    def behind_real_port(self, address: int, port: int, protocol: int) -> tuple[App, Service] | None:
+        """The app's port behind a real port of this node."""
+        service = self._real.get((port, protocol)) if address in self.local else None
+        return (self.apps[service.app], service) if service else None
+
+    def has_address(self, address: IPv4Address) -> bool:
+        """Whether an app has this address."""
+        return int(address) in self._by_ip
+
+    def claimant(self, key: Key) -> str:
+        """Name of the vservice that holds the key; empty: none."""
+        claims = self._claims.get(key)
+        return claims[0][1] if claims else ""
+
+    # --- changes
+
+    def set_dns(self, address: IPv4Address | None, port: int) -> None:
+        """Where names are asked for, and where the daemon answers on 127.0.0.1."""
+        before, self._dns = self._dns, (int(address), port) if address and port else None
+        for dns in (before, self._dns):
+            if dns:
+                self.touched.update(Key(dns[0], DNS_PORT, protocol) for protocol in PROTOCOLS)
+
+    def add_app(self, app: App) -> None:
+        """An app that has no service yet."""
+        ip = int(app.ip)
+        self.apps[app.id] = app
+        self._by_ip.setdefault(ip, {})[app.id] = app
+        self._services[app.id] = {}
+        self._app_changed(ip)
+
+    def replace_app(self, app: App) -> None:
+        """New facts about a known app whose class and address stay."""
+        self.apps[app.id] = self._by_ip[int(app.ip)][app.id] = app
+
+    def remove_app(self, app: App) -> None:
+        """Its services first."""
+        ip = int(app.ip)
+        del self.apps[app.id], self._services[app.id], self._by_ip[ip][app.id]
+        if not self._by_ip[ip]:
+            del self._by_ip[ip]
+        self._app_changed(ip)
+
+    def add_service(self, service: Service) -> None:
+        """A port of a known app is listened on."""
+        services = self._services[service.app].setdefault((service.port, service.protocol), [])
+        services.append(service)
+        self._real[service.real_port, service.protocol] = service
+        self._service_changed(service)
+
+    def remove_service(self, service: Service) -> None:
+        """Undo `add_service` of an equal service."""
+        services = self._services[service.app]
+        services[service.port, service.protocol].remove(service)
+        if not services[service.port, service.protocol]:
+            del services[service.port, service.protocol]
+        if self._real.get((service.real_port, service.protocol)) == service:
+            del self._real[service.real_port, service.protocol]
+        self._service_changed(service)
+
+    def add_vservice(self, vservice: VService) -> None:
+        """Its keys go to the user's vservice first, then to the first by name."""
+        self._vservices[vservice.name] = vservice
+        for key, ports in _keys_of(vservice):
+            claims = self._claims.setdefault(key, [])
+            claims.append((vservice.origin != "user", vservice.name, ports))
+            claims.sort(key=lambda claim: claim[:2])
+            self.touched.add(key)
+            for backend in self._backend_keys(vservice, ports):
+                self._behind.setdefault(backend, set()).add(key)
+        for key in _fronts_of(vservice):
+            self._fronts[key] = self._fronts.get(key, 0) + 1
+            self.touched.add(key)
+
+    def remove_vservice(self, vservice: VService) -> None:
+        """Undo `add_vservice`."""
+        del self._vservices[vservice.name]
+        for key, ports in _keys_of(vservice):
+            self._claims[key].remove((vservice.origin != "user", vservice.name, ports))
+            self.touched.add(key)
+            for backend in self._backend_keys(vservice, ports):
+                if (behind := self._behind.get(backend)) is not None:
+                    behind.discard(key)
+                    if not behind:
+                        del self._behind[backend]
+            if not self._claims[key]:
+                del self._claims[key]
+            for _, name, kept in self._claims.get(key, ()):  # those that share the key may share backends
+                for backend in self._backend_keys(self._vservices[name], kept):
+                    self._behind.setdefault(backend, set()).add(key)
+        for key in _fronts_of(vservice):
+            self._fronts[key] -= 1
+            if not self._fronts[key]:
+                del self._fronts[key]
+            self.touched.add(key)
+
+    # --- inside
+
+    def _members(self, ip: int, apps: Iterable[int]) -> tuple[Member, ...]:
+        found = self.apps
+        return tuple(
+            Member(app, ip, 0, 1, i, found[app].app_class.labels) for i, app in enumerate(sorted(apps))
+        )
+
+    def _front(self, claim: tuple[bool, str, PortMap], protocol: int) -> Target:
+        _, name, ports = claim
+        vservice = self._vservices[name]
+        members: list[Member] = []
+        for share, backend in enumerate(vservice.backends):
+            ip, port = int(backend.address), backend.port or ports.target
+            apps: Sequence[int] = self._apps_behind(ip, port, protocol)
+            if not apps and (real := self.behind_real_port(ip, port, protocol)):
+                apps, port = (real[0].id,), real[1].port
+            if not apps:
+                members.append(Member(0, ip, port, backend.weight, share, None))
+            for app in apps:
+                labels = self.apps[app].app_class.labels
+                members.append(Member(app, ip, port, backend.weight, share, labels))
+        source = int(vservice.source_ip) if vservice.source_ip else 0
+        return Target(Rule.VSERVICE, name, tuple(members), vservice.policy, source)
+
+    def _apps_behind(self, ip: int, port: int, protocol: int) -> list[int]:
+        """The apps that a backend stands for: of several at one address those that listen, if any does."""
+        apps = self._by_ip.get(ip)
+        if not apps:
+            return []
+        if ip in self.local:
+            return sorted(self._serving.get(Key(ip, port, protocol), ()))
+        if len(apps) > 1 and (serving := self._serving.get(Key(ip, port, protocol))):
+            return sorted(serving)
+        return sorted(apps)
+
+    def _backend_keys(self, vservice: VService, ports: PortMap) -> Iterator[Key]:
+        """Where a change touches the vservice: an address; at the node's own one port of it."""
+        for backend in vservice.backends:
+            ip = int(backend.address)
+            yield Key(ip, (backend.port or ports.target) if ip in self.local else 0, vservice.protocol)
+
+    def _app_changed(self, ip: int) -> None:
+        for protocol in PROTOCOLS:
+            self.touched.add(Key(ip, 0, protocol))
+            if ip not in self.local:
+                self.touched |= self._behind.get(Key(ip, 0, protocol), set())
+        if len(self._by_ip.get(ip, ())) <= 2:  # with the second app of an address, its ports get keys
+            for app in self._by_ip.get(ip, ()):
+                self.touched.update(Key(ip, *port) for port in self._services[app])
+
+    def _service_changed(self, service: Service) -> None:
+        ip = int(self.apps[service.app].ip)
+        key = Key(ip, service.port, service.protocol)
+        serving = self._serving.setdefault(key, set())
+        if self.listens(service.app, service.port, service.protocol):
+            serving.add(service.app)
+        else:
+            serving.discard(service.app)
+        if not serving:
+            del self._serving[key]
+        self.touched.add(key)
+        behind = key if ip in self.local else Key(ip, 0, service.protocol)
+        if ip in self.local or len(self._by_ip[ip]) > 1:
+            self.touched |= self._behind.get(behind, set())
+        for local in self.local:
+            self.touched |= self._behind.get(Key(local, service.real_port, service.protocol), set())
+
+
+def _keys_of(vservice: VService) -> Iterator[tuple[Key, PortMap]]:
+    for address in vservice.addresses:
+        for ports in vservice.ports:
+            if ports.port:
+                yield Key(int(address), ports.port, vservice.protocol), ports
+
+
+def _fronts_of(vservice: VService) -> list[Key]:
+    """A made-up address leads nowhere but to its ports.  Istio's may exist: other ports pass through."""
+    if vservice.origin != "user":
+        return []
+    return [Key(int(address), 0, protocol) for address in vservice.addresses for protocol in PROTOCOLS]
