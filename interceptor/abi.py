@@ -65,10 +65,8 @@ REAL_KEY: Final = struct.Struct("=HBB")
 REAL: Final = struct.Struct("=I4sHH")
 """app, ip, port, pad"""
 COUNT_KEY: Final = struct.Struct("=II")
-"""app, service (ACCEPTED: connections that the app accepted from other nodes)"""
+"""app that dialled, service"""
 COUNT: Final = struct.Struct("=QQQQQ")
 """closed, failed, sent, received (bytes), nanoseconds"""
 EVENT: Final = struct.Struct("=II4sIHHBBHQQ")
 """kind, app, ip, service, port, real, protocol, scope, error, cookie, time"""
-
-ACCEPTED: Final = 0xFFFFFFFF

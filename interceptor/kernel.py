@@ -88,7 +88,7 @@ BPFFS: Final = Path("/sys/fs/bpf")
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What happened on connections of one app to one service (or that it accepted from other nodes)."""
+    """What happened on the connections that one app made to one service."""
 
     closed: int
     failed: int
@@ -271,7 +271,7 @@ class Kernel:
         return int(struct.unpack_from("=Q", self._memory["lost"])[0])
 
     def counters(self) -> dict[tuple[int, int], Count]:
-        """By (app, service index); the index abi.ACCEPTED stands for what it accepted from other nodes."""
+        """By (app that dialled, service index)."""
         found = {}
         for key, value in self._maps["counts"].items():
             app, service = abi.COUNT_KEY.unpack(key)

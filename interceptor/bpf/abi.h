@@ -19,7 +19,7 @@ struct sock_state {
 	struct name local; /* what getsockname() shows after connect() or accept() */
 	__u32 target;      /* the app that was dialled; on an accepted socket, the one that dialled */
 	__u32 service;     /* index of the service that was dialled */
-	__u64 cookie;      /* of the socket that was counted in `ports` (clones differ) */
+	__u64 cookie;      /* of this socket, once it is counted in `ports` */
 	__u64 start;       /* CLOCK_MONOTONIC nanoseconds of connect or accept */
 	__u8 v6only;       /* IPV6_V6ONLY was asked for (and swallowed) */
 	__u8 dialling;     /* a connect() that policy let through is under way */

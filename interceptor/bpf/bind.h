@@ -100,7 +100,7 @@ NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual
 	return 0;
 }
 
-/* One socket fewer.  Only the socket that was counted counts: clones carry another's cookie. */
+/* One socket fewer: only one that was counted. */
 NOINLINE int unserve(struct sock_state *state, __u8 protocol, __u64 cookie)
 {
 	__u16 port = state->bound.port ? state->bound.port : state->real;

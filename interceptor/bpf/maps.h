@@ -20,10 +20,11 @@ struct {
 	__type(value, struct app);
 } apps SEC(".maps");
 
-/* CLONE: an accepted socket starts as a copy of its listener's. */
+/* Made at bind(), listen() or connect(); for an accepted socket when its name is asked for (not
+ * cloned from the listener: an allocation at every connection is the dearest thing here). */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct sock_state);
 } sockets SEC(".maps");

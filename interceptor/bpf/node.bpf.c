@@ -241,10 +241,28 @@ INLINE void peer_name(struct sock_state *state, __u32 *ip, __u16 *port)
 	*port = state->peer.port;
 }
 
+/* What is known of a socket whose name is asked for.  An accepted one gets the names under which
+ * it was dialled: admission remembered them for the tuple (accept() asks through this hook too). */
+INLINE struct sock_state *known_socket(struct bpf_sock *sk)
+{
+	struct sock_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct dial_key key = { .ip = sk->dst_ip4, .port = bpf_ntohs(sk->dst_port), .local = sk->src_port };
+	struct dial *dial;
+	if (state || sk->protocol != TCP || !(dial = bpf_map_lookup_elem(&dials, &key)))
+		return state;
+	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state)
+		return 0;
+	state->target = dial->app;
+	state->peer = (struct name){ .ip = dial->ip, .port = key.port, .set = dial->ip != 0 };
+	state->local = (struct name){ .ip = dial->to_ip, .port = dial->to_port, .set = 1 };
+	return state;
+}
+
 #define NAME_PROGRAM(hook, which)                                                                  \
 	SEC("cgroup/" #hook "4") int ax_##hook##4(struct bpf_sock_addr *ctx)                       \
 	{                                                                                          \
-		struct sock_state *state = owned(ctx->sk);                                         \
+		struct sock_state *state = known_socket(ctx->sk);                                  \
 		__u32 ip = ctx->user_ip4;                                                          \
 		__u16 port = bpf_ntohs(ctx->user_port);                                            \
 		if (!state)                                                                        \
@@ -256,7 +274,7 @@ INLINE void peer_name(struct sock_state *state, __u32 *ip, __u16 *port)
 	}                                                                                          \
 	SEC("cgroup/" #hook "6") int ax_##hook##6(struct bpf_sock_addr *ctx)                       \
 	{                                                                                          \
-		struct sock_state *state = owned(ctx->sk);                                         \
+		struct sock_state *state = known_socket(ctx->sk);                                  \
 		__u32 ip = ctx->user_ip6[3];                                                       \
 		__u16 port = bpf_ntohs(ctx->user_port);                                            \
 		if (!state)                                                                        \
@@ -284,8 +302,10 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 		if (ctx->args[1] != BPF_TCP_CLOSE)
 			return 1;
 		break;
-	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		bpf_sock_ops_cb_flags_set(ctx, 0); /* the listener's; the dialler's side counts */
+		return 1;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		break;
 	default:
 		return 1;
@@ -295,8 +315,6 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_STATE_CB) {
 		closed(ctx, state);
-	} else if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
-		accepted(ctx, state);
 	} else {
 		serve(state, ctx->local_port, TCP, ctx->family == AF_INET6, bpf_get_socket_cookie(ctx));
 		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);

@@ -2,25 +2,6 @@
 #pragma once
 #include "admit.h"
 
-#define ACCEPTED 0xffffffffu /* in `counts`: connections accepted from other nodes */
-
-/* The accepted socket gets the names its dialler was known by, before accept() returns. */
-INLINE void accepted(struct bpf_sock_ops *ctx, struct sock_state *state)
-{
-	struct dial_key key = { .ip = ctx->remote_ip4, .port = bpf_ntohl(ctx->remote_port), .local = ctx->local_port };
-	struct dial *dial = bpf_map_lookup_elem(&dials, &key);
-	state->service = ACCEPTED;
-	state->start = bpf_ktime_get_coarse_ns();
-	state->dialling = 0;
-	if (!dial)
-		return;
-	state->target = dial->app;
-	state->peer = (struct name){ .ip = dial->ip, .port = key.port, .set = dial->ip != 0 };
-	state->local = (struct name){ .ip = dial->to_ip, .port = dial->to_port, .set = 1 };
-	bpf_map_delete_elem(&dials, &key);
-	bpf_sock_ops_cb_flags_set(ctx, 0); /* the dialler's side counts this connection */
-}
-
 INLINE void count(struct bpf_sock_ops *ctx, struct sock_state *state, int established)
 {
 	struct count_key key = { .app = state->owner.id, .service = state->service };
