@@ -54,7 +54,16 @@ def outputs() -> list[Output]:
     included = tuple(sorted(path for path in bpf.glob("*.[ch]") if not path.name.endswith(".bpf.c")))
     # -g makes the BTF that libbpf and abi.py's checks read; unwind tables are sections it rejects.
     # v3: atomics that return the old value (kernel 5.12).
-    flags = ("-target", "bpfel-freestanding", "-mcpu=v3", "-O2", "-g", "-c", "-fno-asynchronous-unwind-tables", "-Wall")
+    flags = (
+        "-target",
+        "bpfel-freestanding",
+        "-mcpu=v3",
+        "-O2",
+        "-g",
+        "-c",
+        "-fno-asynchronous-unwind-tables",
+        "-Wall",
+    )
     found = [
         Output(source.name.removesuffix(".c") + ".o", flags, (source,), included)
         for source in sorted(bpf.glob("*.bpf.c"))
@@ -65,8 +74,18 @@ def outputs() -> list[Output]:
         Output(
             launcher_name(machine),
             # fmt: off
-            ("-target", f"{machine}-linux-musl", "-static", "-Os", "-s", "-std=gnu11", "-D_GNU_SOURCE",
-             "-Wall", "-Wextra", "-Werror"),
+            (
+                "-target",
+                f"{machine}-linux-musl",
+                "-static",
+                "-Os",
+                "-s",
+                "-std=gnu11",
+                "-D_GNU_SOURCE",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+            ),
             # fmt: on
             sources,
             headers,
