@@ -7,6 +7,7 @@ sends ends in an answer of `openapi.py`'s table; an error of ours is reported to
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
@@ -190,7 +191,7 @@ async def _read_only(request: web.Request, handler: Handler) -> web.StreamRespon
     """TCP: no changes, and no web page of elsewhere that had its name point here (DNS rebinding)."""
     if request.method not in ("GET", "HEAD"):
         raise Denied("the TCP port is read-only: changes go through the Unix socket")
-    host = request.host.rsplit(":", 1)[0] if request.host.count(":") == 1 else request.host
+    host = re.sub(r":\d*$", "", request.host)
     if host != "localhost" and not _is_address(host.strip("[]")):
         raise Denied(f"host {host!r} is not this node's: ask by IP address or as localhost")
     return await handler(request)
