@@ -18,12 +18,11 @@ from pathlib import Path
 import pytest
 from e2e.node import Node
 from e2e.sandbox import NODE_IP
+from kernel.mesh import HOST_PORT, Mesh, start_host_program
 
 from appswitch.interceptor.decision import Kind, Verdict, decide
 from appswitch.interceptor.index import Index
 from appswitch.model import Destination, Snapshot
-
-from kernel.mesh import HOST_PORT, Mesh, start_host_program
 
 CHANGES = 6
 """Random changes to each mesh, each followed by all dials again."""
@@ -47,7 +46,7 @@ def native(address: str, port: int) -> str:
     """What a dial directly from the node gets: no route leads out, one program listens."""
     if address != NODE_IP:
         return errorcode[ENETUNREACH]
-    return {HOST_PORT: "host", 6664: errorcode[ECONNREFUSED]}.get(port, errorcode[ECONNREFUSED])
+    return "host" if port == HOST_PORT else errorcode[ECONNREFUSED]
 
 
 def allowed(verdict: Verdict, address: str, port: int, names: dict[int, str]) -> set[str]:
