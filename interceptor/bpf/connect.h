@@ -40,7 +40,6 @@ CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *t
 	case CHOSEN:
 		return 0;
 	case DEAD:
-		return ECONNREFUSED;
 	case REFUSED:
 		if (error != ECONNREFUSED)
 			deny(app, ip, to, port, error);

@@ -116,25 +116,26 @@ CHECKED_ONCE int pick(__u32 first, __u32 count, __u32 start, int random, struct 
 
 enum outcome { MISS, CHOSEN, DIRECT, DEAD, REFUSED };
 
+/* What the key's group says.  *error: of a refusal; where nobody listens the group's own, 0
+ * meaning that the address is then dialled as it is. */
 INLINE enum outcome balance(__u32 ip, __u16 port, __u32 cls, struct target *to, int *error)
 {
-	struct group *group = find_group(ip, port, to->protocol, cls, error);
+	struct group *group;
 	__u32 start;
+	int random;
+	*error = 0;
+	group = find_group(ip, port, to->protocol, cls, error);
 	if (!group)
 		return *error ? REFUSED : MISS;
 	to->service = group->service;
-	switch (group->kind) {
-	case GROUP_DIRECT:
+	if (group->kind == GROUP_DIRECT)
 		return DIRECT;
-	case GROUP_REFUSE:
-		*error = group->error;
+	*error = group->error;
+	if (group->kind == GROUP_REFUSE)
 		return REFUSED;
-	case GROUP_BALANCE:
-		start = group->policy == POLICY_RANDOM ? bpf_get_prandom_u32()
-						       : (__u32)__sync_fetch_and_add(&group->next, 1);
-		return pick(group->first, group->count, start, group->policy == POLICY_RANDOM, to) ? CHOSEN : DEAD;
-	}
-	return MISS;
+	random = group->policy == POLICY_RANDOM;
+	start = random ? bpf_get_prandom_u32() : (__u32)__sync_fetch_and_add(&group->next, 1);
+	return pick(group->first, group->count, start, random, to) ? CHOSEN : DEAD;
 }
 
 /* The whole decision for a destination that is not loopback.  In `to`: port and protocol going
@@ -142,6 +143,7 @@ INLINE enum outcome balance(__u32 ip, __u16 port, __u32 cls, struct target *to, 
 INLINE enum outcome decide(struct app *app, __u32 ip, __u16 port, struct target *to, int *error)
 {
 	enum outcome outcome = balance(ip, port, app->cls, to, error), any;
+	int dead;
 	if (outcome == MISS) {
 		/* A real pool port dialled at a node address counts as the service behind it. */
 		struct real_key key = { .port = port, .protocol = to->protocol };
@@ -154,6 +156,10 @@ INLINE enum outcome decide(struct app *app, __u32 ip, __u16 port, struct target 
 	}
 	if (outcome != MISS && outcome != DEAD)
 		return outcome;
+	dead = *error;
 	any = balance(ip, 0, app->cls, to, error);
-	return any == MISS ? outcome : any;
+	if (any != MISS)
+		return any == DEAD && !*error ? DIRECT : any;
+	*error = dead;
+	return outcome == DEAD && !dead ? DIRECT : outcome;
 }
