@@ -6,7 +6,7 @@
 #define DRAWS 16
 #define SCAN 4096
 
-struct target { __u32 ip; __u16 port; __u16 protocol; __u32 app; __u32 service; };
+struct target { __u32 ip; __u16 port; __u16 protocol; __u32 app, service, source; };
 
 /* What this class gets for the key: a group, or NULL where the key names no service. */
 INLINE struct group *find_group(__u32 ip, __u16 port, __u8 protocol, __u32 cls, int *error)
@@ -125,7 +125,7 @@ INLINE enum outcome balance(__u32 ip, __u16 port, __u32 cls, struct target *to, 
 	int random;
 	*error = 0;
 	group = find_group(ip, port, to->protocol, cls, error);
-	if (!group)
+	if (!group || group->kind == GROUP_NONE)
 		return *error ? REFUSED : MISS;
 	to->service = group->service;
 	if (group->kind == GROUP_DIRECT)
@@ -133,6 +133,7 @@ INLINE enum outcome balance(__u32 ip, __u16 port, __u32 cls, struct target *to, 
 	*error = group->error;
 	if (group->kind == GROUP_REFUSE)
 		return REFUSED;
+	to->source = group->source_ip;
 	random = group->policy == POLICY_RANDOM;
 	start = random ? bpf_get_prandom_u32() : (__u32)__sync_fetch_and_add(&group->next, 1);
 	return pick(group->first, group->count, start, random, to) ? CHOSEN : DEAD;

@@ -22,6 +22,7 @@ HELPER(void *, sk_storage_get, void *map, void *sk, void *value, __u64 flags);
 HELPER(__u64, get_socket_cookie, void *ctx);
 HELPER(__u64, ktime_get_coarse_ns, void); /* a tick's resolution, and no clock read */
 HELPER(__u32, get_prandom_u32, void);
+HELPER(long, bind, struct bpf_sock_addr *ctx, void *address, int length);
 HELPER(long, set_retval, int retval);
 HELPER(long, sock_ops_cb_flags_set, struct bpf_sock_ops *ctx, int flags);
 HELPER(struct bpf_sock *, sk_fullsock, void *sk);
@@ -43,10 +44,12 @@ HELPER(void, ringbuf_submit, void *data, __u64 flags);
 #define TCP 6
 #define UDP 17
 #define MPTCP 262
+#define AF_INET 2
 #define AF_INET6 10
 #define EACCES 13
 #define EPROTONOSUPPORT 93
 #define EADDRINUSE 98
+#define EADDRNOTAVAIL 99
 #define ECONNREFUSED 111
 
 enum { FAIL = 0, PASS = 1 }; /* what a cgroup program returns */

@@ -18,12 +18,21 @@ INLINE int connect(struct bpf_sock_addr *ctx, __u32 ip, struct target *to)
 	return dial(ctx, state, ip, bpf_ntohs(ctx->user_port), to);
 }
 
+/* `--source-ip` of a vservice, towards backends outside. */
+INLINE int bind_source(struct bpf_sock_addr *ctx, struct target *to)
+{
+	struct { __u16 family, port; __u32 ip; __u64 zero; } source = { .family = AF_INET, .ip = to->source };
+	return to->source && !to->app ? bpf_bind(ctx, &source, sizeof source) : 0;
+}
+
 SEC("cgroup/connect4") int ax_connect4(struct bpf_sock_addr *ctx)
 {
 	struct target to = {};
 	int error = connect(ctx, ctx->user_ip4, &to);
 	if (error)
 		return error < 0 ? PASS : fail(error);
+	if (bind_source(ctx, &to))
+		return fail(EADDRNOTAVAIL);
 	ctx->user_ip4 = to.ip;
 	ctx->user_port = bpf_htons(to.port);
 	return PASS;
