@@ -75,7 +75,7 @@ def vservice(number: int, first: str) -> dict[str, object]:
     """A vservice of ten backends; `first` is the one that lives."""
     backends = [first, *(f"11.{number >> 8 & 255}.{number & 255}.{index}" for index in range(1, 10))]
     address = f"12.{number >> 8 & 255}.{number & 255}.1"
-    return {"name": f"vs{number}", "ip": address, "backends": backends, "ports": "80:80", "lbtype": "Random"}
+    return {"name": f"vs{number}", "ip": address, "backends": backends, "ports": [{"port": 80, "target": 80}]}
 
 
 def many_vservices(few: Node, many: Node, program: str) -> None:

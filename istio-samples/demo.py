@@ -134,7 +134,7 @@ def counts(text: str) -> Counter[str]:
 def istio(demo: Demo) -> None:
     """bookinfo, from the recorded pushes of a real istiod."""
     demo.title("Istio: the recorded pushes of a real istiod move real connections")
-    replay = demo.background(f"python3 replay.py --listen {ISTIOD} --control $AX_RUN_DIR/../push")
+    replay = demo.background(f"python3 -m appswitch.xds.replay recording --port {ISTIOD[-5:]}")
     demo.node.stop_daemon()
     print("\n(the daemon is stopped; nginx goes on, and the next daemon takes over)")
     demo.daemon("--istio", ISTIOD, "--istio-node-id", NODE_ID)
@@ -152,8 +152,8 @@ def istio(demo: Demo) -> None:
     held = demo.background(f"ax run --ip {CLIENT} python3 hold.py {address} {port}")
     wait_until(lambda: "reviews-v" in held.output(), "the long connection is up")
     before = held.output().split()[0]
-    print("\n(istiod's next push: the VirtualService now sends all to v3)\n$ touch push", flush=True)
-    (demo.node.base / "push").touch()
+    print("\n(istiod's next push: the VirtualService now sends all to v3)\n$ kill -USR1 %replay", flush=True)
+    replay.popen.send_signal(signal.SIGUSR1)
     wait_until(lambda: PODS["reviews-v3"] in reviews(demo), "the next push arrives", 20)
     demo.run(hundreds, "all 400 go to v3", lambda t: counts(t) == {"reviews-v3": 400})
     lines = len(held.output().splitlines())

@@ -124,10 +124,8 @@ class Mesh:
         target = self.chance.choice(PORTS)
         some = self.chance.sample((*IPS, "9.9.9.9"), self.chance.randint(1, 3))
         backends = [f"{address}:{HOST_PORT}" if self.chance.random() < 0.1 else address for address in some]
-        if any(
-            ip in other.addresses[0].exploded and port == other.ports[0].port
-            for other in self.vservices.values()
-        ):
+        taken = {(str(other.addresses[0]), other.ports[0].port) for other in self.vservices.values()}
+        if (ip, port) in taken:
             return
         create = ["--ip", ip, "--backends", ",".join(backends), "--lbtype", policy.value]
         self.node.ax("create", "vservice", *create, "--ports", f"{port}:{target}", name).ok()
