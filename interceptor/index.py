@@ -81,11 +81,11 @@ class Target:
 
 def effective_weights(members: Sequence[Member]) -> list[int]:
     """Integer weights of members that policy let through: each share's weight divided among its members."""
+    if len({member.share for member in members}) == len(members):
+        return [member.weight for member in members]
     sizes: dict[int, int] = {}
     for member in members:
         sizes[member.share] = sizes.get(member.share, 0) + 1
-    if len(sizes) == len(members):
-        return [member.weight for member in members]
     scale = lcm(*sizes.values())
     return [member.weight * (scale // sizes[member.share]) for member in members]
 
@@ -107,7 +107,8 @@ class Index:
         self._claims: dict[Key, list[tuple[bool, str, PortMap]]] = {}
         self._vservices: dict[str, VService] = {}
         self._fronts: dict[Key, int] = {}
-        self._behind: dict[Key, set[Key]] = {}
+        self._behind: dict[int, str | set[str]] = {}
+        """Vservices by backend, as `_backends_of` numbers them.  Most have one: no set for those."""
 
     @staticmethod
     def of(snapshot: Snapshot) -> Index:
@@ -229,39 +230,43 @@ class Index:
 
     def add_vservice(self, vservice: VService) -> None:
         """Its keys go to the user's vservice first, then to the first by name."""
-        self._vservices[vservice.name] = vservice
+        name = vservice.name
+        self._vservices[name] = vservice
         for key, ports in _keys_of(vservice):
             claims = self._claims.setdefault(key, [])
-            claims.append((vservice.origin != "user", vservice.name, ports))
+            claims.append((vservice.origin != "user", name, ports))
             claims.sort(key=lambda claim: claim[:2])
             self.touched.add(key)
-            for backend in self._backend_keys(vservice, ports):
-                self._behind.setdefault(backend, set()).add(key)
         for key in _fronts_of(vservice):
             self._fronts[key] = self._fronts.get(key, 0) + 1
             self.touched.add(key)
+        for backend in self._backends_of(vservice):
+            users = self._behind.setdefault(backend, name)
+            if isinstance(users, set):
+                users.add(name)
+            elif users != name:
+                self._behind[backend] = {users, name}
 
     def remove_vservice(self, vservice: VService) -> None:
         """Undo `add_vservice`."""
-        del self._vservices[vservice.name]
+        name = vservice.name
+        del self._vservices[name]
         for key, ports in _keys_of(vservice):
-            self._claims[key].remove((vservice.origin != "user", vservice.name, ports))
+            self._claims[key].remove((vservice.origin != "user", name, ports))
             self.touched.add(key)
-            for backend in self._backend_keys(vservice, ports):
-                if (behind := self._behind.get(backend)) is not None:
-                    behind.discard(key)
-                    if not behind:
-                        del self._behind[backend]
             if not self._claims[key]:
                 del self._claims[key]
-            for _, name, kept in self._claims.get(key, ()):  # those that share the key may share backends
-                for backend in self._backend_keys(self._vservices[name], kept):
-                    self._behind.setdefault(backend, set()).add(key)
         for key in _fronts_of(vservice):
             self._fronts[key] -= 1
             if not self._fronts[key]:
                 del self._fronts[key]
             self.touched.add(key)
+        for backend in self._backends_of(vservice):
+            users = self._behind.get(backend)
+            if isinstance(users, set):
+                users.discard(name)
+            if not users or users == name:
+                self._behind.pop(backend, None)
 
     # --- inside
 
@@ -299,17 +304,26 @@ class Index:
             return sorted(serving)
         return sorted(apps)
 
-    def _backend_keys(self, vservice: VService, ports: PortMap) -> Iterator[Key]:
-        """Where a change touches the vservice: an address; at the node's own one port of it."""
+    def _backends_of(self, vservice: VService) -> Iterator[int]:
+        """What a change touches the vservice by: its backends' addresses; at the node's own, each port."""
         for backend in vservice.backends:
             ip = int(backend.address)
-            yield Key(ip, (backend.port or ports.target) if ip in self.local else 0, vservice.protocol)
+            if ip not in self.local:
+                yield ip << 16
+            else:
+                for ports in vservice.ports:
+                    yield ip << 16 | (backend.port or ports.target)
+
+    def _touch_behind(self, ip: int, port: int) -> None:
+        users = self._behind.get(ip << 16 | (port if ip in self.local else 0), ())
+        for name in (users,) if isinstance(users, str) else users:
+            self.touched.update(key for key, _ in _keys_of(self._vservices[name]))
 
     def _app_changed(self, ip: int) -> None:
         for protocol in PROTOCOLS:
             self.touched.add(Key(ip, 0, protocol))
-            if ip not in self.local:
-                self.touched |= self._behind.get(Key(ip, 0, protocol), set())
+        if ip not in self.local:
+            self._touch_behind(ip, 0)
         if len(self._by_ip.get(ip, ())) <= 2:  # with the second app of an address, its ports get keys
             for app in self._by_ip.get(ip, ()):
                 self.touched.update(Key(ip, *port) for port in self._services[app])
@@ -325,11 +339,10 @@ class Index:
         if not serving:
             del self._serving[key]
         self.touched.add(key)
-        behind = key if ip in self.local else Key(ip, 0, service.protocol)
         if ip in self.local or len(self._by_ip[ip]) > 1:
-            self.touched |= self._behind.get(behind, set())
+            self._touch_behind(ip, service.port)
         for local in self.local:
-            self.touched |= self._behind.get(Key(local, service.real_port, service.protocol), set())
+            self._touch_behind(local, service.real_port)
 
 
 def _keys_of(vservice: VService) -> Iterator[tuple[Key, PortMap]]:
