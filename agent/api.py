@@ -17,7 +17,7 @@ from aiohttp import web
 
 from appswitch.agent import api_explain, openapi, requests
 from appswitch.agent import resources as view
-from appswitch.agent.api_errors import hint_for, http_error, status_of, word_of
+from appswitch.agent.api_errors import hint_for, status_of, word_of
 from appswitch.errors import AppSwitchError, Denied, InvalidInput, NotFound
 from appswitch.model import Snapshot, VService
 
@@ -126,7 +126,7 @@ class _Handlers:
         for vservice in self._state.snapshot().vservices:
             if vservice.name == name:
                 return _json(view.vservice_view(vservice))
-        raise NotFound(f"there is no vservice {name!r}")
+        raise NotFound(f"no vservice {name!r} (see: ax get vservices)")
 
     async def _delete(self, request: web.Request) -> web.Response:
         _no_query(request)
@@ -174,7 +174,7 @@ def _errors(failed: Failed) -> Any:
         except AppSwitchError as error:
             return _error(status_of(error), word_of(error), str(error), hint_for(request.method, error))
         except web.HTTPException as error:
-            word, message, hint = http_error(error, request.method, request.path)
+            word, message, hint = _http_error(error, request.method, request.path)
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
             return _error(error.status, word, message, hint, allow)
         except ConnectionError:  # the client went away; aiohttp closes
@@ -184,6 +184,23 @@ def _errors(failed: Failed) -> Any:
             return _error(500, "internal", "a fault of the daemon; its log has the details", "")
 
     return middleware
+
+
+def _http_error(error: web.HTTPException, method: str, path: str) -> tuple[str, str, str]:
+    """(word, message, hint) for what aiohttp itself refuses."""
+    match error.status:
+        case 404:
+            return "not-found", f"there is no {path}", "/v1/openapi.json lists all paths"
+        case 405:
+            return "method", f"{method} is not possible on {path}", "/v1/openapi.json lists all methods"
+        case 408:
+            return "timeout", "the request's body did not arrive in time", ""
+        case 413:
+            return "too-large", f"the body is larger than {requests.MAX_BODY} bytes", ""
+        case 415:
+            return "media-type", "the body must be JSON", "send Content-Type: application/json"
+        case _:
+            return "http", error.reason or f"status {error.status}", ""
 
 
 @web.middleware

@@ -1,14 +1,13 @@
-"""Errors to HTTP statuses and to stable words, and back to exceptions in the client."""
+"""Errors to HTTP statuses and to stable words, and back to exceptions in the client.
+
+`ax get` imports this: nothing heavy here.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from appswitch import errors
-from appswitch.agent.requests import MAX_BODY
-
-if TYPE_CHECKING:
-    from aiohttp import web  # half a second: `ax get` shares this module and must not pay it
 
 _TABLE: Final[tuple[tuple[type[errors.AppSwitchError], str, int], ...]] = (
     (errors.InvalidInput, "invalid", 400),
@@ -24,8 +23,6 @@ _TABLE: Final[tuple[tuple[type[errors.AppSwitchError], str, int], ...]] = (
 """Subclasses before their bases: the first that fits counts."""
 
 _HINTS: Final = {
-    ("POST", errors.Conflict): "`ax get vservices` shows what is taken",
-    ("DELETE", errors.NotFound): "`ax get vservices` lists them",
     ("GET", errors.NotFound): "`ax get apps` and `ax get vservices` list what there is",
     ("GET", errors.Denied): "use http://127.0.0.1:PORT",
 }
@@ -52,20 +49,3 @@ def exception_for(word: str, message: str) -> errors.AppSwitchError:
         if known == word:
             return kind(message)
     return errors.AppSwitchError(message)
-
-
-def http_error(error: web.HTTPException, method: str, path: str) -> tuple[str, str, str]:
-    """(word, message, hint) for what aiohttp itself refuses."""
-    match error.status:
-        case 404:
-            return "not-found", f"there is no {path}", "/v1/openapi.json lists all paths"
-        case 405:
-            return "method", f"{method} is not possible on {path}", "/v1/openapi.json lists all methods"
-        case 408:
-            return "timeout", "the request's body did not arrive in time", ""
-        case 413:
-            return "too-large", f"the body is larger than {MAX_BODY} bytes", ""
-        case 415:
-            return "media-type", "the body must be JSON", "send Content-Type: application/json"
-        case _:
-            return "http", error.reason or f"status {error.status}", ""

@@ -29,7 +29,9 @@ def parse(argv: Sequence[str]) -> tuple[str | None, NewVService]:
     """(run directory, request) of the flags; raises UsageError, InvalidInput before anything is sent."""
     flags = parser("ax create vservice", "Create a virtual service: an IP and ports in front of backends.")
     flags.add_argument("name", nargs="?", help="DNS name, unique")
-    flags.add_argument("--ip", metavar="IP", default="", help="IPv4 address for the virtual service")
+    flags.add_argument(
+        "--ip", metavar="IP", help="IPv4 address for the virtual service (default: made from the name)"
+    )
     flags.add_argument("--external", action="store_true", help="comes with a later release")
     flags.add_argument(
         "--lbtype", metavar="TYPE", default="Random", help="Random or RoundRobin (default: Random)"
@@ -44,7 +46,9 @@ def parse(argv: Sequence[str]) -> tuple[str | None, NewVService]:
     if args.external:
         raise UsageError("--external comes with a later release")
     if not args.name:
-        raise UsageError("the vservice needs a name: ax create vservice --ip … --backends … --ports … NAME")
+        raise UsageError(
+            "the vservice needs a name: ax create vservice --ip IP --backends CSV --ports V:A NAME"
+        )
     ports = [parse_pair(text, "--ports", "VIRTUAL:APPLICATION") for text in _csv(args.ports)]
     exposes = [parse_pair(text, "--expose", "APPLICATION:HOST") for text in _csv(args.expose)]
     request = NewVService(

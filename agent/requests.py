@@ -48,8 +48,8 @@ class NewVService(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
     """DNS name, without domain; unique."""
-    ip: Text
-    """The virtual address."""
+    ip: Text | None = None
+    """The virtual address; without it one is made from the name, equal on all nodes."""
     backends: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=MAX_BACKENDS)]
     """`IP` or `IP:port` each."""
     ports: Annotated[list[NewPort], msgspec.Meta(max_length=MAX_PORTS)] = []
@@ -79,9 +79,6 @@ def vservice(request: NewVService) -> VService:
     if request.external:
         raise InvalidInput("external: exposing a vservice on every node comes with a later release")
     name = parse_name("name", request.name)
-    if not request.ip:
-        raise InvalidInput("ip: a vservice needs a virtual address, e.g. 1.1.1.1")
-    address = parse_ip("ip", request.ip)
     ports, text = _ports(request)
     try:
         policy = LbPolicy(request.lbtype)
@@ -94,7 +91,7 @@ def vservice(request: NewVService) -> VService:
         raise InvalidInput("backends: the same one is named twice")
     return VService(
         name=name,
-        addresses=(address,),
+        addresses=(parse_ip("ip", request.ip),) if request.ip is not None else (),
         ports=ports,
         backends=backends,
         policy=policy,

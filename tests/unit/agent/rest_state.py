@@ -117,6 +117,7 @@ class MemoryState:
             shared = {pair.port for pair in other.ports} & {pair.port for pair in vservice.ports}
             if shared and set(other.addresses) & set(vservice.addresses):
                 raise Conflict(f"{vservice.addresses[0]}:{min(shared)} is taken by vservice {other.name!r}")
+        vservice = replace(vservice, addresses=vservice.addresses or (IPv4Address("241.1.2.3"),))
         self.registry = replace(self.registry, vservices=(*self.registry.vservices, vservice))
         return vservice
 
@@ -124,7 +125,7 @@ class MemoryState:
         await asyncio.sleep(0)
         kept = tuple(v for v in self.registry.vservices if v.name != name)
         if len(kept) == len(self.registry.vservices):
-            raise NotFound(f"there is no vservice {name!r}")
+            raise NotFound(f"no vservice {name!r}")
         self.registry = replace(self.registry, vservices=kept)
 
 

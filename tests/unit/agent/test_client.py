@@ -63,7 +63,7 @@ def test_a_whole_dialogue(tmp_path: Path) -> None:
         assert [s.serviceaddr for s in client.get_all("/v1/servers", ServerView)] == ["1.1.1.1:80"] * 2
         assert client.get("/v1/health", Health).cluster == "appswitch"
         assert client.post("/v1/vservices", REQUEST, VServiceView).ports_text == "[{80 8000}]"
-        with pytest.raises(Conflict, match="exists already \\(`ax get vservices` shows"):
+        with pytest.raises(Conflict, match="exists already"):
             client.post("/v1/vservices", REQUEST, VServiceView)
         client.delete("/v1/vservices", "myvsvc")
         with pytest.raises(NotFound, match="no vservice 'a/b'"):

@@ -59,7 +59,7 @@ def test_the_document_is_openapi_31() -> None:
 
 def test_required_fields_of_a_request() -> None:
     schema = DOCUMENT["components"]["schemas"]["NewVService"]
-    assert schema["required"] == ["name", "ip", "backends"]
+    assert schema["required"] == ["name", "backends"]
     assert schema["additionalProperties"] is False
 
 
