@@ -43,18 +43,42 @@ GROUP: Final = struct.Struct("=IIBBHIQ4sI")
 """first, count, kind, policy, error, service, next, source_ip, spare"""
 BACKEND: Final = struct.Struct("=4sHBBII")
 """target (ADDRESS: network order; APP: the id in machine order), port, kind, spare, alias, threshold"""
-SOCK: Final = struct.Struct("=II4sI 4sHBB 4sHBB 4sHBB I I Q Q 32s")
+SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBH28s")
 """What a socket carries (sk_storage): owner {id, class, ip, flags}, then bound {ip, port, scope, set},
 peer {ip, port, protocol, set}, local {ip, port, spare, set}, target app, service index,
-cookie of the listener that counted it, nanoseconds at start, spare."""
+its cookie once counted, nanoseconds at start, v6only, dialling, real port, spare."""
 SOCK_SIZE: Final = SOCK.size
 
 
 def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
     """A fresh socket's storage: its owner and nothing else (the holder writes this at injection)."""
     return SOCK.pack(
-        app_id, class_index, ip, flags, bytes(4), 0, 0, 0, bytes(4), 0, 0, 0, bytes(4), 0, 0, 0, 0, 0, 0, 0, bytes(32)
+        app_id,
+        class_index,
+        ip,
+        flags,
+        bytes(4),
+        0,
+        0,
+        0,
+        bytes(4),
+        0,
+        0,
+        0,
+        bytes(4),
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        bytes(28),
     )
+
 
 PORT_KEY: Final = struct.Struct("=IHBB")
 """app, port, protocol, v6"""
@@ -70,3 +94,19 @@ COUNT: Final = struct.Struct("=QQQQQ")
 """closed, failed, sent, received (bytes), nanoseconds"""
 EVENT: Final = struct.Struct("=II4sIHHBBHQQ")
 """kind, app, ip, service, port, real, protocol, scope, error, cookie, time"""
+
+LAYOUTS: Final = {
+    "app": APP,
+    "sock_state": SOCK,
+    "key": KEY,
+    "group": GROUP,
+    "backend": BACKEND,
+    "port_key": PORT_KEY,
+    "port": PORT,
+    "real_key": REAL_KEY,
+    "real": REAL,
+    "count_key": COUNT_KEY,
+    "count": COUNT,
+    "event": EVENT,
+}
+"""Every struct of `bpf/abi.h` that Python packs or unpacks, by its name there."""

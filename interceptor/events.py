@@ -76,7 +76,9 @@ Event = ListenerUp | ListenerDown | Denied | AdmissionRefused | PoolEmpty | Tabl
 def decode(record: bytes) -> Event:
     """Raises InvalidInput for a record of another size or with values that cannot be."""
     try:
-        kind, app, ip, index, port, real, protocol_number, scope, error, cookie, _time = abi.EVENT.unpack(record)
+        kind, app, ip, index, port, real, protocol_number, scope, error, cookie, _time = abi.EVENT.unpack(
+            record
+        )
         address, protocol = IPv4Address(ip), Protocol(protocol_number)
         match kind:
             case 1 | 2:

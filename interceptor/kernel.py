@@ -297,9 +297,7 @@ def _mount_bpffs() -> None:
         if fields[4] == str(BPFFS) and fields[fields.index("-") + 1] == "bpf":
             return
     try:
-        subprocess.run(
-            ["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True, capture_output=True, timeout=10
-        )
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True, capture_output=True, timeout=10)
     except (subprocess.SubprocessError, OSError) as error:
         raise Unsupported(
             f"no bpf file system at {BPFFS}, and mounting one failed ({error}): "

@@ -58,7 +58,7 @@ struct {
 } events SEC(".maps");
 
 /* Tells the daemon; an overflow is counted, and the daemon then reads the tables anew. */
-INLINE void tell(struct event *from)
+NOINLINE void tell(struct event *from)
 {
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
 	if (!event) {
