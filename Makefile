@@ -25,7 +25,7 @@ DEMO_PACKAGES := \
 TEST_PACKAGES := $(DEMO_PACKAGES) \
 	redis-server=redis-server iperf3=iperf3 wrk=wrk dig=dnsutils busybox=busybox-static \
 	/usr/lib/postgresql/*/bin/postgres=postgresql \
-	go=golang-go javac=default-jdk-headless node=nodejs git=git
+	bpftool=bpftool go=golang-go javac=default-jdk-headless node=nodejs git=git
 
 # $(call packages,LIST): what of LIST is missing is installed by root; others are told the line to run.
 # policy-rc.d (exit 101) keeps Debian's scripts from starting the servers that come with packages.
