@@ -236,9 +236,12 @@ class _Work:
                     self._note(
                         "virtual_host.domains", f"{routes.name}/{host.name}", f"{address} is another's"
                     )
+        owners = {host.name for host in owner.values()}
+        noted = {item.resource for item in self.notes}
         for host in routes.hosts:
-            if host not in owner.values() and "*" not in host.domains:
-                self._note("virtual_host.domains", f"{routes.name}/{host.name}", "no address leads to it")
+            resource = f"{routes.name}/{host.name}"
+            if host.name not in owners and "*" not in host.domains and resource not in noted:
+                self._note("virtual_host.domains", resource, "no address leads to it")
         for address, host in owner.items():
             if (address, port) not in self.exact:
                 self._put(listener, address, port, bare_name(host), self._catch_all(routes, host))

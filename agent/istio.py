@@ -1,0 +1,155 @@
+"""The Istio agent: an ADS stream in, vservices and names out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from appswitch.agent.logs import Event, Log
+from appswitch.model import VService
+from appswitch.xds.ads import Ads, Config, Ignored, Rejected
+from appswitch.xds.client import Client
+from appswitch.xds.names import Names
+from appswitch.xds.requests import NodeInfo
+from appswitch.xds.resources import SHORT, Unsupported
+from appswitch.xds.translate import ALLOW_ANY, Translation, Translator
+
+HOLD = 5.0
+"""Seconds that the first table waits to be complete: rows of an earlier daemon may still be in force, and
+a table made from the first of five messages would take most of them away."""
+
+
+@dataclass(frozen=True, slots=True)
+class IstioTable:
+    """What Istiod's configuration means here, as of its last push."""
+
+    vservices: tuple[VService, ...] = ()
+    names: Names = ()
+    unsupported: tuple[Unsupported, ...] = ()
+    """All that is asked for and not done."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """(cds, eds, …; version)."""
+    outbound: str = ALLOW_ANY
+    """`ALLOW_ANY` or `REGISTRY_ONLY`: what is asked for destinations outside the mesh."""
+
+    def counts(self) -> dict[str, int]:
+        """How often each kind of thing is asked for and not done."""
+        return dict(sorted(Counter(item.field for item in self.unsupported).items()))
+
+
+def default_node_id(ip: IPv4Address, name: str) -> str:
+    """As whom a node asks where nothing was said: a workload of its name in namespace `default`."""
+    label = "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-") or "node"
+    return f"sidecar~{ip}~{label}.default~default.svc.cluster.local"
+
+
+@dataclass(slots=True)
+class IstioAgent:
+    """Speaks to one Istiod as one workload, and hands over a table after every change."""
+
+    target: str
+    node_id: str
+    """`sidecar~IP~NAME.NAMESPACE~DOMAIN`; UsageError if it is not."""
+    apply: Callable[[IstioTable], None]
+    """Called on the event loop; when it returns, the push is acknowledged."""
+    log: Log
+    connected_now: bool = False
+    table: IstioTable = field(default_factory=IstioTable)
+    """The last one handed over."""
+    _translator: Translator = field(init=False)
+    _client: Client = field(init=False)
+    _held: Config | None = None
+    _released: bool = False
+    _timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        """Take the node id apart."""
+        node = NodeInfo(self.node_id)
+        self._translator = Translator(node.namespace, node.domain)
+        self._client = Client(self.target, node, self, Ads())
+
+    async def run(self) -> None:
+        """Run until cancelled.  The last table stays in force whatever happens to Istiod."""
+        try:
+            await self._client.run()
+        finally:
+            self.connected_now = False
+            if self._timer is not None:
+                self._timer.cancel()
+
+    # -- what the client says
+
+    async def publish(self, config: Config) -> None:
+        """Translate off the event loop, then hand over."""
+        if not self._released and config.awaited:
+            self._held = config
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(HOLD, self._release)
+            return
+        self._released, self._held = True, None
+        translation = await asyncio.to_thread(self._translator.translate, config)
+        self._hand_over(translation, config)
+
+    def connected(self) -> None:
+        """A stream is open."""
+        self.connected_now = True
+        self.log(Event.ISTIO_CONNECTED, target=self.target)
+
+    def disconnected(self, reason: str, delay: float) -> None:
+        """A stream ended."""
+        self.connected_now = False
+        self.log(
+            Event.ISTIO_DISCONNECTED, target=self.target, error=reason, text=f"next try in {delay:.1f} s"
+        )
+
+    def rejected(self, rejected: Rejected | Ignored) -> None:
+        """Something of a response was not taken."""
+        if isinstance(rejected, Ignored):
+            self.log(Event.NOTE, text="a response of a type that was not asked for", type=rejected.type_url)
+            return
+        for resource, reason in rejected.errors:
+            self.log(
+                Event.ISTIO_NACKED,
+                type=SHORT[rejected.type_url],
+                version=rejected.version,
+                resource=resource,
+                error=reason,
+            )
+
+    # -- tables
+
+    def _release(self) -> None:
+        """The first table waited long enough: what there is must do."""
+        config, self._held = self._held, None
+        if config is not None and not self._released:
+            self._released = True
+            self._hand_over(self._translator.translate(config), config)
+
+    def _hand_over(self, translation: Translation, config: Config) -> None:
+        before = self.table
+        self.table = IstioTable(
+            translation.vservices,
+            translation.names,
+            translation.unsupported,
+            config.versions,
+            translation.outbound,
+        )
+        if (before.vservices, before.names, before.outbound) != (
+            self.table.vservices,
+            self.table.names,
+            self.table.outbound,
+        ):
+            self.apply(self.table)
+            changed = set(before.vservices).symmetric_difference(self.table.vservices)
+            self.log(
+                Event.ISTIO_APPLIED,
+                version=max((version for _, version in config.versions), default=""),
+                count=len(self.table.vservices),
+                rows=len({item.name for item in changed}),
+            )
+        if before.unsupported != self.table.unsupported:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in self.table.counts().items())
+            self.log(Event.ISTIO_UNSUPPORTED, count=len(self.table.unsupported), text=kinds)

@@ -1,0 +1,130 @@
+"""The shell around `ads.Ads`: one gRPC stream after the other, bytes in and bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+# gRPC reads it once, at import: by default its C core writes to standard error about each lost stream.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+import grpc
+import grpc.aio
+
+from appswitch.errors import InvalidInput, Unavailable
+from appswitch.xds.ads import (
+    Ads,
+    Command,
+    Config,
+    Connected,
+    Disconnected,
+    Ignored,
+    Publish,
+    Received,
+    Rejected,
+    Send,
+)
+from appswitch.xds.backoff import Backoff
+from appswitch.xds.decode import decode_response
+from appswitch.xds.requests import NodeInfo, encode
+
+METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", 256 << 20),  # the default of 4 MiB fails on a 9 MB push
+    ("grpc.keepalive_time_ms", 30_000),  # Istiod answers GOAWAY below 15 s
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the old one's backoff
+    ("grpc.enable_http_proxy", 0),
+)
+OPEN_TIMEOUT = 5.0
+"""Seconds until a connection must be up."""
+
+
+class Listener(Protocol):
+    """Hears what happens to the streams."""
+
+    async def publish(self, config: Config) -> None:
+        """A new configuration; the response that brought it is acknowledged when this returns."""
+
+    def connected(self) -> None:
+        """A stream is open."""
+
+    def disconnected(self, reason: str, delay: float) -> None:
+        """It ended; the next one is tried after `delay` seconds."""
+
+    def rejected(self, rejected: Rejected | Ignored) -> None:
+        """Something of a response was not taken."""
+
+
+@dataclass(slots=True)
+class Client:
+    """Keeps one ADS stream to `target` alive."""
+
+    target: str
+    """HOST:PORT of Istiod, plaintext."""
+    node: NodeInfo
+    listener: Listener
+    ads: Ads
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    uniform: Callable[[float, float], float] = random.uniform
+
+    async def run(self) -> None:
+        """Run until cancelled.  What was received stays in force over every outage."""
+        backoff = Backoff(self.uniform)
+        while True:
+            answered = [False]
+            try:
+                reason = await self._stream(answered)
+            except grpc.aio.AioRpcError as error:
+                reason = f"{error.code().name}: {error.details()}"
+            except (InvalidInput, Unavailable) as error:
+                reason = str(error)
+            self.ads.handle(Disconnected())
+            delay = backoff.after(answered[0])
+            self.listener.disconnected(reason, delay)
+            await self.sleep(delay)
+
+    async def _stream(self, answered: list[bool]) -> str:
+        """One stream, to its end; why it ended.  `answered[0]` becomes true with the first response."""
+        async with grpc.aio.insecure_channel(self.target, options=OPTIONS) as channel:
+            try:
+                await asyncio.wait_for(channel.channel_ready(), OPEN_TIMEOUT)
+            except TimeoutError as error:
+                raise Unavailable(f"no connection to {self.target} within {OPEN_TIMEOUT:g} s") from error
+            outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+            call = channel.stream_stream(METHOD)(_drain(outgoing))
+            self.listener.connected()
+            await self._obey(self.ads.handle(Connected()), outgoing)
+            async for data in call:
+                answered[0] = True
+                # A 9 MB push takes tenths of a second to open: not on the event loop.
+                commands = await asyncio.to_thread(self._receive, data)
+                await self._obey(commands, outgoing)
+            return "the server ended the stream"
+
+    def _receive(self, data: Any) -> list[Command]:
+        return self.ads.handle(Received(decode_response(data)))
+
+    async def _obey(self, commands: list[Command], outgoing: asyncio.Queue[bytes]) -> None:
+        """Publish first: an ACK says that a configuration is in force, and holds back the next push."""
+        for command in commands:
+            if isinstance(command, Publish):
+                await self.listener.publish(command.config)
+        for command in commands:
+            match command:
+                case Send():
+                    outgoing.put_nowait(encode(command, self.node))
+                case Rejected() | Ignored():
+                    self.listener.rejected(command)
+                case Publish():
+                    pass
+
+
+async def _drain(outgoing: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+    while True:
+        yield await outgoing.get()
