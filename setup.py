@@ -15,6 +15,8 @@ from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
+# After setuptools, whose distutils this is.
+# isort: split
 from distutils.command.build_scripts import build_scripts
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))

@@ -70,29 +70,10 @@ def outputs() -> list[Output]:
     ]
     launcher = HERE / "launcher"
     sources, headers = tuple(sorted(launcher.glob("*.c"))), tuple(sorted(launcher.glob("*.h")))
-    found += [
-        Output(
-            launcher_name(machine),
-            # fmt: off
-            (
-                "-target",
-                f"{machine}-linux-musl",
-                "-static",
-                "-Os",
-                "-s",
-                "-std=gnu11",
-                "-D_GNU_SOURCE",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-            ),
-            # fmt: on
-            sources,
-            headers,
-        )
-        for machine in ARCHITECTURES
-        if sources
-    ]
+    common = ("-static", "-Os", "-s", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
+    for machine in ARCHITECTURES if sources else ():
+        flags = ("-target", f"{machine}-linux-musl", *common)
+        found.append(Output(launcher_name(machine), flags, sources, headers))
     return found
 
 
