@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from ipaddress import AddressValueError, IPv4Address
 
+import msgspec
+
 from appswitch.agent.dns_names import NameTable, normal_name
+from appswitch.agent.explain import explain_dict, explain_lines
 from appswitch.agent.hello import parse_labels
 from appswitch.agent.requests import ExplainQuery
-from appswitch.agent.resources import CandidateView, Explanation
+from appswitch.agent.resources import Explanation
 from appswitch.errors import InvalidInput, NotFound
-from appswitch.interceptor.decision import Candidate, Kind, decide, error_name
+from appswitch.interceptor.decision import decide
 from appswitch.model import App, Class, Destination, Snapshot
 
 
@@ -18,26 +21,8 @@ def explanation(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
     client = find_client(snapshot, query)
     destination = find_destination(snapshot, query)
     verdict = decide(snapshot, client, destination)
-    return Explanation(
-        verdict=verdict.kind.value,
-        error=error_name(verdict.error) if verdict.kind is Kind.REFUSE else "",
-        rule=verdict.rule.value,
-        service=verdict.service,
-        policy=verdict.policy.value if verdict.kind is Kind.BALANCE else "",
-        why=verdict.why,
-        candidates=[_candidate(candidate) for candidate in verdict.candidates],
-        lines=[verdict.why],
-    )
-
-
-def _candidate(candidate: Candidate) -> CandidateView:
-    return CandidateView(
-        appid=f"{candidate.app:08x}" if candidate.app else "",
-        address=f"{candidate.address}:{candidate.port}",
-        weight=candidate.weight,
-        eligible=candidate.eligible,
-        live=candidate.live,
-    )
+    plain = explain_dict(verdict, client, destination)
+    return msgspec.convert(plain | {"lines": explain_lines(verdict, client, destination)}, Explanation)
 
 
 def find_client(snapshot: Snapshot, query: ExplainQuery) -> App | Class:

@@ -161,15 +161,22 @@ class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
     """`IP:port`."""
     weight: int
     """Its part of the connections, relative to the other eligible ones'."""
+    share: float
+    """Its part of new connections now, 0..1."""
     eligible: bool
     """Policy lets this client reach it."""
     live: bool
     """Somebody listens there (outside: not known, so true)."""
+    state: str
+    """`ok`, or why connections do not go there."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What an app gets for a destination, and why."""
+    """What an app gets for a destination, and why; see `explain.py`."""
 
+    client: str
+    destination: str
+    protocol: str
     verdict: str
     """`balance`, `refuse` or `direct`."""
     error: str
@@ -178,6 +185,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     policy: str
     why: str
+    source_ip: str
     candidates: list[CandidateView]
     lines: list[str]
     """All of it in words, as `ax explain` prints it."""
