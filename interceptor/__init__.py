@@ -9,10 +9,11 @@ Reading order:
 5. `libbpf.py`    the few functions of libbpf that we call
 6. `kernel.py`    loads, pins, attaches, writes
 7. `events.py`    decodes what the programs tell
-8. `cgroup.py`    an app's control group
-9. `pool.py`      the ports that listening apps really get
-10. `inject.py`   sockets for apps in an empty namespace (its own process: the holder)
-11. `build.py`    compiles `bpf/` and `launcher/` with zig
+8. `reset.py`     a RST for strangers of this node
+9. `cgroup.py`    an app's control group
+10. `pool.py`      the ports that listening apps really get
+11. `inject.py`   sockets for apps in an empty namespace (its own process: the holder)
+12. `build.py`    compiles `bpf/` and `launcher/` with zig
 
 Nothing here knows REST, DNS, Istio or the command line.
 """

@@ -50,6 +50,9 @@ class AdmissionRefused:
     source_port: int
     real_port: int
     protocol: Protocol
+    dialled: IPv4Address
+    sequence: int = 0
+    """Of the SYN, in host order: what a RST must acknowledge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ def decode(record: bytes) -> Event:
             case 3:
                 return Denied(app, Destination(address, port, protocol), error, index)
             case 4:
-                return AdmissionRefused(app, address, port, real, protocol)
+                dialled = IPv4Address(struct.pack("=I", index))
+                return AdmissionRefused(app, address, port, real, protocol, dialled, cookie)
             case 5:
                 return PoolEmpty(app, port, protocol)
             case 6:

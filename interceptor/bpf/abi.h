@@ -61,6 +61,8 @@ struct count_key { __u32 app, service; };
 struct count { __u64 closed, failed, sent, received, nanoseconds; };
 
 enum event_kind { EVENT_LISTEN = 1, EVENT_UNLISTEN, EVENT_DENIED, EVENT_ADMISSION, EVENT_POOL, EVENT_FULL };
+/* EVENT_ADMISSION: ip:port is the stranger, `service` the address it dialled (network order),
+ * `cookie` the sequence number of its SYN. */
 struct event {
 	__u32 kind, app, ip, service;
 	__u16 port, real;

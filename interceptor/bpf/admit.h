@@ -36,10 +36,17 @@ INLINE __u32 sender_tuple(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, s
 	return sizeof tuple->ipv6;
 }
 
-INLINE int refuse_stranger(struct sock_state *state, __u32 ip, __u16 from, __u16 to, __u8 protocol)
+/* Drops the packet.  The event has what a RST needs: both ends and the SYN's sequence number. */
+INLINE int refuse_stranger(struct sock_state *state, struct bpf_sock_tuple *tuple, __u32 size, __u8 protocol, __u32 sequence)
 {
-	struct event event = { .kind = EVENT_ADMISSION, .app = state ? state->owner.id : 0, .ip = ip, .port = bpf_ntohs(from),
-			       .real = bpf_ntohs(to), .protocol = protocol, .error = EACCES };
+	struct event event = { .kind = EVENT_ADMISSION, .app = state ? state->owner.id : 0, .protocol = protocol,
+			       .error = EACCES, .cookie = bpf_ntohl(sequence) };
+	if (size == sizeof tuple->ipv4) {
+		event.ip = tuple->ipv4.daddr;
+		event.port = bpf_ntohs(tuple->ipv4.dport);
+		event.service = tuple->ipv4.saddr;
+		event.real = bpf_ntohs(tuple->ipv4.sport);
+	}
 	tell(&event);
 	return FAIL;
 }
@@ -55,7 +62,7 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	int admitted = 0;
 	__u32 size = sender_tuple(skb, &tuple, &tcp, sizeof tcp);
 	if (!size)
-		return refuse_stranger(listener, 0, 0, 0, TCP);
+		return refuse_stranger(listener, &tuple, 0, TCP, 0);
 	if (!(tcp.flags & SYN) || (tcp.flags & ACK))
 		return PASS; /* of a handshake whose SYN was admitted, or nothing's */
 	sk = bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
@@ -75,7 +82,7 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 		bpf_sk_release(sk);
 	if (admitted)
 		return PASS;
-	return refuse_stranger(listener, size == sizeof tuple.ipv4 ? tuple.ipv4.daddr : 0, tcp.from, tcp.to, TCP);
+	return refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
 }
 
 /* A datagram at a bound port: from a socket of an app's (whose sendmsg() was decided), or an
@@ -92,7 +99,7 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 		return PASS; /* a client's own port, as native */
 	size = sender_tuple(skb, &tuple, &udp, 8);
 	if (!size)
-		return refuse_stranger(state, 0, 0, 0, UDP);
+		return refuse_stranger(state, &tuple, 0, UDP, 0);
 	if (size == sizeof tuple.ipv4)
 		ip = tuple.ipv4.daddr;
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = ip, .port = bpf_ntohs(udp.from) };
@@ -117,5 +124,5 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	}
 	if (sk)
 		bpf_sk_release(sk);
-	return admitted ? PASS : refuse_stranger(state, ip, udp.from, udp.to, UDP);
+	return admitted ? PASS : refuse_stranger(state, &tuple, size, UDP, 0);
 }

@@ -36,7 +36,7 @@ def record(kind: int, error: int = 0) -> bytes:
         (record(1), ListenerUp(SERVICE)),
         (record(2), ListenerDown(SERVICE)),
         (record(3, 13), Denied(7, Destination(IP, 80), 13, 5)),
-        (record(4, 13), AdmissionRefused(7, IP, 80, 40001, Protocol.TCP)),
+        (record(4, 13), AdmissionRefused(7, IP, 80, 40001, Protocol.TCP, IPv4Address("5.0.0.0"), 99)),
         (record(5), PoolEmpty(7, 80, Protocol.TCP)),
         (record(6), TableFull(7, 80, Protocol.TCP)),
     ],
