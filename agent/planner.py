@@ -6,7 +6,7 @@ from appswitch.agent.registry import Registry
 from appswitch.errors import Exhausted
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.index import Key
-from appswitch.interceptor.rows import Compiler
+from appswitch.interceptor.rows import Compiler, Row
 from appswitch.interceptor.tables import Tables
 
 
@@ -50,12 +50,16 @@ class Planner:
             self._waiting = set(rows)
             raise
         self._waiting = set()
-        commands, self._owed = commands + self._owed, []
+        commands, self._owed = self._owed + commands, []  # a key may be deleted and come again
         return commands
 
     def due(self) -> float | None:
         """When to plan next even if nothing changes; None: no need."""
         return self._tables.due()
+
+    def rows(self) -> dict[Key, Row | None]:
+        """What stands in the tables."""
+        return self._tables.rows()
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Entries in use and capacity, by map."""
