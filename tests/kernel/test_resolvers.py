@@ -15,8 +15,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from e2e.resolvers import names_server
 from e2e.resolvers.build import KINDS, MUSL_MOST, SEARCHES, build, parse
+from kernel import names_server
 
 from appswitch.agent.resolv_conf import resolv_conf
 
@@ -42,7 +42,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
     ) as server:
         assert server.stdin is not None and server.stdout is not None
         assert server.stdout.readline() == "ready\n"

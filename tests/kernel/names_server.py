@@ -10,7 +10,7 @@ import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from dnslib import QTYPE, RCODE, RR, A, DNSRecord
+from e2e.resolvers.foreign_server import ADDRESS, Foreign
 
 from appswitch.agent.dns import DnsServer
 from appswitch.agent.dns_names import NameTable
@@ -21,23 +21,7 @@ WEB = "241.1.2.3"
 MANY = tuple(str(IPv4Address("241.7.0.1") + number) for number in range(200))
 """More than 512 bytes, and more than the 1232 that EDNS0 resolvers ask for: TCP is needed."""
 MESH = "10.96.0.9"
-FOREIGN = "192.0.2.7"
-
-
-class Foreign(asyncio.DatagramProtocol):
-    """Knows foreign.example and nothing else."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        query = DNSRecord.parse(data)
-        reply = query.reply(aa=0)
-        if query.q.qname != "foreign.example":
-            reply.header.rcode = RCODE.NXDOMAIN
-        elif query.q.qtype == QTYPE.A:
-            reply.add_answer(RR(query.q.qname, QTYPE.A, ttl=60, rdata=A(FOREIGN)))
-        self.transport.sendto(reply.pack(), addr)  # type: ignore[attr-defined]
+FOREIGN = ADDRESS
 
 
 def snapshot() -> Snapshot:
