@@ -65,9 +65,9 @@ class Pool:
 
         Reserved ports of ours that are nowhere rest anew.  Ports outside `--ports` are left alone.
         """
-        self._given = self._all & set(given)
-        self._stocked = self._all & set(stocked) - self._given
-        resting = self._all & set(reserved) - self._given - self._stocked
+        self._given = set(given) & self._all
+        self._stocked = set(stocked) & self._all - self._given
+        resting = set(reserved) & self._all - self._given - self._stocked
         self._resting = deque((now + QUARANTINE, port) for port in sorted(resting))
         taken = self._given | self._stocked | resting
         self._fresh = deque(port for port in sorted(self._all) if port not in taken)
@@ -83,8 +83,8 @@ class Pool:
         self._stocked.update(ports)
         if not ports:
             raise Exhausted(
-                f"no port is left: {len(self._given)} of {len(self._all)} are held by apps and {len(self._resting)}"
-                f" rest for {QUARANTINE:.0f} s after their app's end; widen --ports"
+                f"no port is left: of {len(self._all)}, {len(self._given)} are held by apps and"
+                f" {len(self._resting)} rest for {QUARANTINE:.0f} s after their app's end; widen --ports"
             )
         return ports
 

@@ -179,6 +179,10 @@ class Tables:
         """Keys that are there."""
         return self._placed.keys()
 
+    def rows(self) -> dict[Key, Row | None]:
+        """The rows that are there; None: found in the kernel and not understood."""
+        return {key: placed.row for key, placed in self._placed.items()}
+
     def usage(self) -> dict[str, tuple[int, int]]:
         """Entries in use (resting ones included) and capacity, by map."""
         maps = (self._services, self._verdicts, self._groups, self._backends)

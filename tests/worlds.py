@@ -1,0 +1,167 @@
+"""Random registries and random changes to them, in a world small enough for things to meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from hypothesis import strategies as st
+from kernel_model import KernelModel
+
+from appswitch.agent.planner import Planner
+from appswitch.agent.registry import Registry
+from appswitch.errors import Conflict
+from appswitch.model import (
+    App,
+    Backend,
+    BindScope,
+    Class,
+    Destination,
+    Labels,
+    LbPolicy,
+    PortMap,
+    Protocol,
+    Service,
+    VService,
+)
+
+NODE_IP = IPv4Address("10.0.2.15")
+DNS_IP = IPv4Address("241.255.255.53")
+ADDRESSES = tuple(map(IPv4Address, ("1.1.1.1", "2.2.2.2", "241.0.0.7", "10.0.2.15", "9.9.9.9")))
+PORTS = (80, 81, 40001)
+LABELS = tuple(
+    Labels(frozenset(pairs))
+    for pairs in (
+        {("zone", "default")},
+        {("role", "prod")},
+        {("role", "test"), ("weird key", "ü= \n")},
+        {("role", "prod"), ("role", "test")},
+    )
+)
+OUTSIDE = IPv4Address("93.184.216.34")
+
+_address = st.sampled_from(ADDRESSES)
+_port = st.sampled_from(PORTS)
+_protocol = st.sampled_from(Protocol)
+_app_id = st.integers(1, 7)
+_class = st.builds(Class, st.sampled_from(LABELS), st.sampled_from(("", "ns")))
+_backend = st.builds(
+    Backend, st.sampled_from((*ADDRESSES, OUTSIDE)), st.sampled_from((0, 0, *PORTS)), st.integers(0, 5)
+)
+vservices = st.builds(
+    VService,
+    st.sampled_from(("a", "b", "c")),
+    st.lists(_address, min_size=1, max_size=2, unique=True).map(tuple),
+    st.lists(st.builds(PortMap, _port, _port), min_size=1, max_size=2, unique_by=lambda p: p.port).map(tuple),
+    st.lists(_backend, min_size=1, max_size=4).map(tuple),
+    st.sampled_from(LbPolicy),
+    st.just(Protocol.TCP),
+    st.sampled_from((None, NODE_IP)),
+)
+apps = st.builds(lambda i, c, ip: App(i, f"uid-{i}", c, ip), _app_id, _class, _address)
+services = st.builds(
+    lambda app, proto, port, real, scope: Service(app, proto, port, 40000 + app * 10 + real, scope),
+    _app_id,
+    _protocol,
+    _port,
+    st.integers(0, 1),
+    st.sampled_from(BindScope),
+)
+changes = st.one_of(
+    st.tuples(st.just("add_app"), apps),
+    st.tuples(st.just("remove_app"), _app_id),
+    st.tuples(st.just("listener_up"), services),
+    st.tuples(st.just("listener_up"), services),
+    st.tuples(st.just("listener_down"), services),
+    st.tuples(st.just("create_vservice"), vservices),
+    st.tuples(st.just("delete_vservice"), st.sampled_from(("a", "b", "c"))),
+    st.tuples(st.just("replace_istio"), st.lists(vservices, max_size=3, unique_by=lambda v: v.name)),
+    st.tuples(st.just("resync"), st.lists(services, max_size=4, unique_by=lambda s: s.real_port)),
+    st.tuples(st.just("set_dns"), st.integers(0, 2)),
+    st.tuples(st.just("wait"), st.sampled_from((0.1, 0.6, 1.0, 5.0))),
+    st.tuples(st.just("restart"), st.booleans()),
+    st.tuples(st.just("plan"), st.none()),
+)
+
+
+class World:
+    """A registry, its planner, and the kernel that follows."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.registry = self._fresh()
+        self.planner = Planner(self.registry)
+        self.kernel = KernelModel({NODE_IP})
+
+    def _fresh(self) -> Registry:
+        return Registry("host", NODE_IP, local_ips=frozenset({NODE_IP}), dns_ip=DNS_IP, dns_port=5300)
+
+    def do(self, change: tuple[str, object]) -> None:
+        """Apply one change; those that are not possible now do nothing."""
+        registry = self.registry
+        match change:
+            case "add_app", App() as app if app.id not in registry.index.apps:
+                registry.add_app(app)
+            case "remove_app", int() as app_id if app_id in registry.index.apps:
+                registry.remove_app(app_id)
+            case "listener_up", Service() as service:
+                registry.listener_up(service)
+            case "listener_down", Service() as service:
+                registry.listener_down(service)
+            case "resync", list() as found:
+                registry.resync(found)
+            case "create_vservice", VService() as vservice:
+                try:
+                    registry.create_vservice(vservice)
+                except Conflict:
+                    pass
+            case "delete_vservice", str() as name:
+                mine = {v.name for v in registry.snapshot.vservices if v.origin == "user"}
+                if name in mine:
+                    registry.delete_vservice(name)
+            case "replace_istio", list() as pushed:
+                registry.replace_istio(replace(v, origin="istio") for v in pushed)
+            case "set_dns", int() as port:
+                registry.set_dns(DNS_IP if port else None, port)
+            case "wait", float() as seconds:
+                self.now += seconds
+                self.plan()
+            case "restart", bool() as forgot:
+                self._restart(forgot)
+            case "plan", None:
+                self.plan()
+
+    def plan(self) -> None:
+        """Bring the kernel up to date."""
+        self.kernel.apply(self.planner.plan(self.now), self.now)
+        snapshot = self.registry.snapshot
+        self.kernel.set_services(snapshot.services, snapshot.apps)
+
+    def _restart(self, forgot: bool) -> None:
+        """The daemon dies; the next one knows what the journal has (or has lost all vservices)."""
+        self.plan()
+        old, self.registry = self.registry, self._fresh()
+        snapshot = old.snapshot
+        self.registry.set_dns(snapshot.dns_ip, snapshot.dns_port)
+        for app in snapshot.apps:
+            self.registry.add_app(app, old.class_index(app.app_class))
+        self.registry.resync(snapshot.services)
+        if not forgot:
+            for vservice in snapshot.vservices:
+                if vservice.origin == "user":
+                    self.registry.create_vservice(vservice)
+            self.registry.replace_istio(v for v in snapshot.vservices if v.origin == "istio")
+        self.planner = Planner(self.registry)
+        self.planner.restore(self.kernel.dump(), self.now)
+        commands = self.planner.plan(self.now)
+        assert forgot or not commands, commands
+        self.kernel.apply(commands, self.now)
+
+    def destinations(self) -> list[Destination]:
+        """Everything worth asking for."""
+        real = sorted({s.real_port for s in self.registry.snapshot.services})
+        addresses = (*ADDRESSES, OUTSIDE, DNS_IP, IPv4Address("127.0.0.1"), IPv4Address("169.254.1.1"))
+        found = [
+            Destination(a, p, proto) for a in addresses for p in (*PORTS, 53, 6664) for proto in Protocol
+        ]
+        return found + [Destination(NODE_IP, p, proto) for p in real for proto in Protocol]
