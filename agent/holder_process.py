@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class Holder:
     """The holder as the daemon sees it."""
 
     def __init__(self, run_dir: Path, sock_map_pin: Path, enroll: Callable[[int], None], log: Log) -> None:
-        """`enroll(pid)` puts a fresh holder into its cgroup, before it makes its first socket."""
+        """`enroll(pid)` puts a holder into its cgroup with our programs on it, before its next socket."""
         self._run_dir = run_dir
         self._pin = sock_map_pin
         self._enroll = enroll
@@ -49,25 +50,57 @@ class Holder:
         self._pid = 0
         self._flight = -1
         self._apps: dict[int, HeldApp] = {}
+        self._ready = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         """If it is our child: to be reaped."""
+
+    @staticmethod
+    async def end_old(run_dir: Path) -> None:
+        """End the holder of an earlier daemon, if there is one: its apps are to be forgotten."""
+        try:
+            with HolderClient.connect(run_dir) as client:
+                holding = client.holding()
+        except AppSwitchError:
+            return
+        holding.close()
+        try:
+            os.kill(holding.pid, signal.SIGTERM)
+            async with asyncio.timeout(2):
+                await _end_of(holding.pid)
+        except (ProcessLookupError, TimeoutError):
+            pass
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, in words; empty: nothing."""
+        return "" if self._ready.is_set() else "the holder is not running: socket() waits in empty namespaces"
 
     async def start(self) -> frozenset[int]:
         """Find or start the holder; the ids of apps it has already.  Raises Unavailable."""
         try:
             self._connect()
+            self._enroll(self._pid)
+            self._ready.set()
             self._log(Event.HOLDER_FOUND, pid=self._pid, apps=len(self._apps))
         except AppSwitchError:
             await self._launch()
         self._watch = spawn("holder", self._keep())
         return frozenset(self._apps)
 
-    def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
-        """Hand an app over; takes `descriptor`.  Raises AppSwitchError: it is closed, nothing is held."""
+    async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
+        """Hand an app over; takes `descriptor`.  Raises AppSwitchError: it is closed, nothing is held.
+
+        While the holder is being started again, this waits.
+        """
         try:
+            async with asyncio.timeout(START_DEADLINE):
+                await self._ready.wait()
             self._ask().add(app_id, class_index, ip, descriptor)
-        except AppSwitchError:
+        except TimeoutError:
+            os.close(descriptor)
+            raise Unavailable("the holder cannot be started: see the daemon's log") from None
+        except BaseException:
             os.close(descriptor)
             raise
         self._forget(app_id)
@@ -154,6 +187,7 @@ class Holder:
         finally:
             if flight >= 0:
                 os.close(flight)
+        self._ready.set()
         self._log(Event.HOLDER_STARTED, pid=self._pid, apps=len(kept))
 
     async def _answers(self, process: subprocess.Popen[bytes]) -> None:
@@ -183,6 +217,7 @@ class Holder:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+            self._ready.clear()
             while True:
                 try:
                     await self._launch()
@@ -194,7 +229,7 @@ class Holder:
     async def _end(self) -> None:
         """Ask it to end (SIGTERM), and wait for that."""
         try:
-            os.kill(self._pid, 15)
+            os.kill(self._pid, signal.SIGTERM)
             async with asyncio.timeout(2):
                 await _end_of(self._pid)
         except (ProcessLookupError, TimeoutError):

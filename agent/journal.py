@@ -20,9 +20,13 @@ from appswitch.errors import InvalidInput
 from appswitch.model import App, VService
 
 FILE_NAME: Final = "journal"
+ISTIO_NAME: Final = "istio"
 VERSION: Final = 1
 HISTORY: Final = 1024
 """Lines beyond four times the living ones that make the file be written anew."""
+
+
+Names = tuple[tuple[str, tuple[IPv4Address, ...]], ...]
 
 
 class AppRecord(msgspec.Struct, frozen=True):
@@ -54,6 +58,14 @@ class Saved:
     """(line number, reason) of lines left out."""
 
 
+class IstioRecord(msgspec.Struct, frozen=True):
+    """The last table that Istiod's pushes came to: apps keep it while Istiod is away, restarts included."""
+
+    version: int
+    vservices: tuple[VService, ...]
+    names: tuple[tuple[str, tuple[IPv4Address, ...]], ...]
+
+
 def _encode_hook(value: Any) -> Any:
     if isinstance(value, IPv4Address):
         return str(value)
@@ -68,6 +80,7 @@ def _decode_hook(kind: type[Any], value: Any) -> Any:
 
 _encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
 _decoder = msgspec.json.Decoder(Entry, dec_hook=_decode_hook)
+_istio = msgspec.json.Decoder(IstioRecord, dec_hook=_decode_hook)
 
 
 def decode(line: bytes) -> Entry:
@@ -115,6 +128,7 @@ class Journal:
 
     def __init__(self, run_dir: Path, failed: Callable[[str], None]) -> None:
         self._path = run_dir / FILE_NAME
+        self._istio_path = run_dir / ISTIO_NAME
         self._failed = failed
         self._descriptor = -1
         self._lines = 0
@@ -149,10 +163,35 @@ class Journal:
         """A user deleted a vservice."""
         self._append(Entry(VERSION, deleted=name), name)
 
+    def save_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
+        """Keep Istio's table."""
+        data = _encoder.encode(IstioRecord(VERSION, vservices, names))
+        new = self._istio_path.with_suffix(".new")
+        try:
+            new.write_bytes(data)
+            os.replace(new, self._istio_path)
+        except OSError as error:
+            self._failed(error.strerror or str(error))
+
+    def read_istio(self) -> tuple[tuple[VService, ...], Names]:
+        """Istio's last table; empty where none was kept.  Raises InvalidInput (it is broken), OSError."""
+        try:
+            record = _istio.decode(self._istio_path.read_bytes())
+        except FileNotFoundError:
+            return (), ()
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"{self._istio_path}: {error}") from error
+        return record.vservices, record.names
+
+    def forget_istio(self) -> None:
+        """The daemon has no Istiod (any more)."""
+        self._istio_path.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Forget everything (`--clean`)."""
         self.close()
         self._path.unlink(missing_ok=True)
+        self.forget_istio()
 
     def close(self) -> None:
         """Close the file; idempotent."""

@@ -65,7 +65,7 @@ class Keeper(Protocol):
         Takes the pidfd.  Raises AppSwitchError: then nothing has changed, and the pidfd is the caller's.
         """
 
-    def inject(self, app: App, descriptor: int) -> None:
+    async def inject(self, app: App, descriptor: int) -> None:
         """Sockets for an app in an empty namespace; takes the notify descriptor.  Raises AppSwitchError."""
 
     def died_early(self, app: App) -> None:
@@ -174,7 +174,7 @@ class LaunchServer:
             return
         match packet.data, packet.descriptors:
             case b"filter", (descriptor,):
-                self._keeper.inject(app, descriptor)
+                await self._keeper.inject(app, descriptor)
             case b"nested", ():  # the app around it has the filter: there can be one listener
                 pass
             case _:

@@ -34,6 +34,12 @@ class Event(Enum):
     ADMISSION_REFUSED = ("admission.refused", "warning", "A SYN was dropped before its server saw it.")
     TABLES_WRITTEN = ("tables.written", "debug", "The kernel's tables were brought up to date.")
     TABLE_FULL = ("tables.full", "error", "A table is full; the last good entries stay.")
+    REFUSALS_COUNTED = (
+        "refusals.counted",
+        "warning",
+        "Refusals of one second beyond those logged one by one.",
+    )
+    POOL_EMPTY = ("pool.empty", "error", "bind() found no real port left and failed with EADDRINUSE.")
     POOL_LOW = ("pool.low", "warning", "No more ports can be reserved: listening apps may get EADDRINUSE.")
     EVENTS_LOST = ("events.lost", "warning", "The event ring overflowed; the service table was read anew.")
     VSERVICE_CREATED = ("vservice.created", "info", "A vservice was created.")

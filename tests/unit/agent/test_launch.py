@@ -41,7 +41,7 @@ class Keeper:
             app, "/run/resolv.conf" if request.dns_override else "", (5, 6) if request.user else None
         )
 
-    def inject(self, app: App, descriptor: int) -> None:
+    async def inject(self, app: App, descriptor: int) -> None:
         os.close(descriptor)
         self.calls.append(("inject", app.id))
 

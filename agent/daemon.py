@@ -1,0 +1,321 @@
+"""The composition root: every part of the daemon, what it needs, and what waits for it.
+
+`run` reads top to bottom: start, ready, drain.  Parts are started in the order in which they depend on
+one another and closed in reverse.  Nothing that apps need ends with the daemon: tables, programs and
+holder stay; only where no app is left does it tidy up after itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from appswitch.agent import drivers, node
+from appswitch.agent.cli import version
+from appswitch.agent.dns import DnsServer
+from appswitch.agent.dns_names import NameTable
+from appswitch.agent.holder_process import Holder
+from appswitch.agent.journal import Journal
+from appswitch.agent.launch import LaunchServer
+from appswitch.agent.lifecycle import Apps, Parts
+from appswitch.agent.logs import Event, Log
+from appswitch.agent.port_stock import PortStock
+from appswitch.agent.registry import Registry
+from appswitch.agent.resolv_conf import parse_resolv_conf, resolv_conf
+from appswitch.agent.rest import Rest
+from appswitch.agent.run_dir import RunDir
+from appswitch.agent.settings import Settings
+from appswitch.agent.state import NodeState
+from appswitch.agent.tasks import spawn, stop
+from appswitch.agent.vips import candidates
+from appswitch.agent.watcher import Watcher
+from appswitch.agent.writer import Writer
+from appswitch.errors import AppSwitchError, Exhausted, InvalidInput, Unsupported
+from appswitch.interceptor import abi, cgroup
+from appswitch.interceptor.kernel import Kernel
+from appswitch.model import Snapshot
+
+if TYPE_CHECKING:  # its libraries take seconds to load: only a daemon with --istio does so
+    from appswitch.agent.istio import IstioAgent
+
+SWEEP: Final = 1.0
+"""Seconds between two looks at what no event tells."""
+RESOLV_NAME: Final = "resolv.conf"
+HOST_RESOLV: Final = Path("/etc/resolv.conf")
+
+
+async def run(settings: Settings, log: Log) -> None:
+    """Run until SIGTERM or SIGINT.  Raises AppSwitchError or OSError if it cannot start."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as parts:
+        daemon = Daemon(settings, log)
+        await daemon.start(parts)
+        await stopping.wait()
+    log(Event.STOPPED, apps=daemon.apps_left)
+
+
+class Daemon:
+    """All parts; `start` pushes each one's end onto the stack that it is given."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._names = NameTable()
+        self._named: tuple[object, ...] = ()
+        self._dns: DnsServer | None = None
+
+    @property
+    def apps_left(self) -> int:
+        """Apps that live."""
+        return len(self._registry.snapshot.apps)
+
+    async def start(self, parts: AsyncExitStack) -> None:
+        """Everything, to the log's `daemon.started`."""
+        settings, log = self._settings, self._log
+        require_driver()
+        run_dir = RunDir(settings.run_dir)
+        parts.callback(run_dir.close)
+        self._cgroup_tag = run_dir.tag
+
+        # The node, and what an earlier daemon left: apps, their services, vservices, tables.
+        self._registry = registry = await self._make_registry()
+        self._journal = Journal(run_dir.path, lambda reason: log(Event.JOURNAL_FAILED, error=reason))
+        parts.callback(self._journal.close)
+        if settings.clean:
+            self._journal.remove()
+            await Holder.end_old(run_dir.path)
+        self._kernel = kernel = Kernel.open(run_dir.pin_dir, clean=settings.clean)
+        parts.callback(self._close_kernel)
+        kernel.set_local_addresses(registry.snapshot.local_ips)
+        self._ports = PortStock(settings.driver.ports, kernel, run_dir.path, log)
+        parts.callback(lambda: self._ports.close(forget=not self.apps_left))
+        self._writer = Writer(registry, kernel, log, self._published)
+        parts.callback(self._writer.close)
+        self._holder = Holder(run_dir.path, kernel.sock_map_pin, self._enroll, log)
+        self._apps = Apps(
+            Parts(
+                registry,
+                self._writer,
+                kernel,
+                cgroup,
+                self._journal,
+                self._holder,
+                self._ports.release,
+                log,
+                str(run_dir.path / RESOLV_NAME) if settings.dns.enabled else "",
+            )
+        )
+        parts.callback(self._apps.close)
+        self._restore()
+
+        # Names; their port is in the tables, so the tables come next, and what serves apps last.
+        self._dns = await self._start_dns(parts, run_dir.path)
+        self._writer.restore()
+        try:
+            self._writer.write()
+        except Exhausted:
+            pass  # logged; the sweep tries again
+        self._ports.start()
+        await self._holder.start()
+        parts.push_async_callback(self._close_holder)
+        self._watcher = Watcher(registry, kernel, self._writer, log, self._ports.fill)
+        self._watcher.resync()
+        asyncio.get_running_loop().add_reader(kernel.event_fd, self._watcher.read)
+        parts.callback(asyncio.get_running_loop().remove_reader, kernel.event_fd)
+        self._apps.resume()
+        state = NodeState(
+            settings.node.cluster, version(), registry, self._writer, self._journal, log, self._problems
+        )
+        rest = Rest(state, version(), run_dir.path / "api.sock", settings.rest_port, self._request_failed)
+        await rest.start()
+        parts.push_async_callback(rest.close)
+        self._supervise("sweep", self._sweep, parts)
+        if settings.istio.target:
+            agent = self._istio(state)
+            self._supervise("istio", agent.run, parts)
+        launch = LaunchServer(run_dir.path, self._apps, log)
+        launch.start()
+        parts.push_async_callback(launch.close)
+        snapshot = registry.snapshot
+        log(
+            Event.STARTED,
+            version=version(),
+            node=snapshot.node,
+            node_ip=snapshot.node_ip,
+            run_dir=run_dir.path,
+            rest_port=settings.rest_port,
+            dns_port=snapshot.dns_port,
+            apps=len(snapshot.apps),
+        )
+
+    # --- start
+
+    async def _make_registry(self) -> Registry:
+        """The node's names and addresses."""
+        settings = self._settings
+        found = await asyncio.to_thread(node.addresses, settings.node.interface)
+        name = settings.node.name or socket.gethostname()
+        return Registry(
+            name,
+            found.ip or next(iter(candidates(name, settings.driver.vip_range))),
+            vip_range=settings.driver.vip_range,
+            local_ips=found.local,
+            rest_port=settings.rest_port,
+            dns_ip=settings.driver.dns_ip if settings.dns.enabled else None,
+        )
+
+    def _restore(self) -> None:
+        """Apps that still live, users' vservices, Istio's last table; then the service table."""
+        saved = self._journal.read()
+        for line, reason in saved.broken:
+            self._log(Event.JOURNAL_BROKEN, line=line, error=reason)
+        apps = self._apps.adopt(saved.apps)
+        vservices = []
+        for vservice in saved.vservices:
+            try:
+                vservices.append(self._registry.create_vservice(vservice))
+            except AppSwitchError as error:
+                self._log(Event.JOURNAL_BROKEN, name=vservice.name, error=error)
+        self._journal.start(tuple(apps), tuple(vservices))
+        if self._settings.istio.target:
+            try:
+                self._registry.replace_istio(*self._journal.read_istio())
+            except InvalidInput as error:
+                self._log(Event.JOURNAL_BROKEN, error=error)
+        else:
+            self._journal.forget_istio()
+        self._registry.resync(self._kernel.services())
+
+    async def _start_dns(self, parts: AsyncExitStack, run_dir: Path) -> DnsServer | None:
+        """The DNS server, on the port that it had before if that is free, and the apps' resolv.conf."""
+        settings = self._settings.dns
+        if not settings.enabled:
+            return None
+        dns_ip = self._settings.driver.dns_ip
+        dns = DnsServer(settings.domain, dns_ip, self._log, settings.servers)
+        kept = run_dir / "dns_port"
+        try:
+            before = int(kept.read_text())
+        except (OSError, ValueError):
+            before = 0
+        port = await dns.start(before)
+        parts.push_async_callback(dns.close)
+        kept.write_text(str(port))
+        try:
+            host = parse_resolv_conf(HOST_RESOLV.read_text(errors="replace"))
+        except OSError:
+            host = parse_resolv_conf("")
+        _write_in_place(run_dir / RESOLV_NAME, resolv_conf(dns_ip, settings.domain, host))
+        self._registry.set_dns(dns_ip, port)
+        return dns
+
+    def _istio(self, state: NodeState) -> IstioAgent:
+        """The Istio agent, as a task: decoding and translation run in a thread."""
+        from appswitch.agent.istio import IstioAgent, default_node_id
+
+        settings, snapshot = self._settings.istio, self._registry.snapshot
+        node_id = settings.node_id or default_node_id(snapshot.node_ip, snapshot.node)
+        return IstioAgent(settings.target, node_id, state.apply_istio, self._log)
+
+    # --- while it runs
+
+    def _published(self) -> None:
+        """The registry may have changed: DNS learns the names."""
+        if self._dns is None:
+            return
+        snapshot = self._registry.snapshot
+        if (named := _named(snapshot)) != self._named:
+            self._named = named
+            self._names = NameTable.build(snapshot, self._settings.driver.vip_range, self._names)
+            self._dns.update(self._names)
+
+    async def _sweep(self) -> None:
+        """What no event tells."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            self._watcher.read()
+            self._watcher.sweep()
+            self._apps.sweep()
+            self._ports.sweep()
+            self._writer.sweep(time.monotonic())
+
+    def _supervise(self, name: str, work: Callable[[], Awaitable[None]], parts: AsyncExitStack) -> None:
+        """Run a part for as long as the daemon runs; one that fails is told of and begins again."""
+
+        async def keep() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001  a part's outer edge: the daemon goes on
+                    self._log(Event.TASK_FAILED, task=name, error=repr(error))
+                await asyncio.sleep(1)
+
+        task = spawn(name, keep())
+        parts.push_async_callback(stop, [task])
+
+    def _enroll(self, pid: int) -> None:
+        """A holder's cgroup, with our programs on it: the sockets that it makes belong there."""
+        root = cgroup.cgroup_root()
+        own = f"appswitch-holder-{self._cgroup_tag}"
+        path = root / cgroup.of_process(pid).lstrip("/")
+        if path.name != own:
+            path = root / cgroup.of_process(os.getpid()).lstrip("/") / own
+            path.mkdir(exist_ok=True)
+        self._kernel.attach(path, 1, 0, IPv4Address(0), abi.APP_HOLDER)
+        cgroup.move(pid, path)
+        self._holder_cgroup = path
+
+    def _problems(self) -> list[str]:
+        """For GET /v1/health."""
+        return [text for text in (self._writer.full, self._ports.problem, self._holder.problem) if text]
+
+    def _request_failed(self, request: str, error: BaseException) -> None:
+        self._log(Event.REQUEST_FAILED, text=request, error=repr(error))
+
+    # --- drain
+
+    async def _close_holder(self) -> None:
+        """It goes on as long as there are apps."""
+        ends = not self.apps_left
+        await self._holder.close(end=ends)
+        if ends:
+            cgroup.remove(self._holder_cgroup)
+
+    def _close_kernel(self) -> None:
+        """The pins stay as long as there are apps."""
+        if not self.apps_left:
+            self._kernel.remove()
+        self._kernel.close()
+
+
+def require_driver() -> None:
+    """Raises Unsupported with what is missing for the kernel driver."""
+    for driver in drivers.probe():
+        if driver.name == "kernel" and not driver.usable:
+            raise Unsupported(f"the kernel driver cannot run here: {driver.reason}")
+
+
+def _write_in_place(path: Path, text: str) -> None:
+    """Running apps have this very file mounted: it is not replaced, and only touched if it differs."""
+    try:
+        if path.read_text() == text:
+            return
+    except OSError:
+        pass
+    path.write_text(text)
+    path.chmod(0o644)
+
+
+def _named(snapshot: Snapshot) -> tuple[object, ...]:
+    """What names depend on."""
+    return snapshot.apps, snapshot.vservices, snapshot.names

@@ -1,0 +1,258 @@
+"""An app from its admission to its end: what is made for it, in which order, and how it is undone.
+
+An app ends when its first process has exited and nobody lives in its cgroup any more; until then its
+children belong to it.  Nothing of an app is left then but its ports, which rest for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import secrets
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from appswitch.agent.hello import Request
+from appswitch.agent.journal import AppRecord, Journal
+from appswitch.agent.launch import Caller, Started
+from appswitch.agent.logs import Event, Log
+from appswitch.agent.registry import Registry
+from appswitch.agent.seams import Cgroups, KernelDriver
+from appswitch.agent.writer import Writer
+from appswitch.errors import AppSwitchError, Denied, InvalidInput, Unavailable, Unsupported
+from appswitch.interceptor import abi
+from appswitch.model import App
+
+ID_BASE = 0xF000_0000
+"""AppIds look like the manual's: f0…; the rest is drawn, so that two daemons rarely draw the same."""
+
+
+class HolderLike(Protocol):
+    """What keeps notify descriptors (`holder_process.Holder`)."""
+
+    async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None: ...
+
+    def remove(self, app_id: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the keeper of apps stands on."""
+
+    registry: Registry
+    writer: Writer
+    kernel: KernelDriver
+    cgroups: Cgroups
+    journal: Journal
+    holder: HolderLike
+    freed: Callable[[Iterable[int]], None]
+    """Takes back the real ports of an app that ended."""
+    log: Log
+    resolv: str
+    """Path of the apps' resolv.conf; "" where built-in DNS is off."""
+
+
+class Apps:
+    """All apps of this node; implements `launch.Keeper`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._ = parts
+        self._root = parts.cgroups.cgroup_root()
+        self._pidfds: dict[int, int] = {}
+        """By AppId, while the first process lives."""
+        self._lingering: set[int] = set()
+        """Apps whose first process has gone and whose cgroup still has others."""
+
+    async def start(self, request: Request, caller: Caller) -> Started:
+        """See `launch.Keeper`."""
+        user = await self._user(request.user, caller)
+        if request.exposes and caller.peer.uid != 0:
+            raise Denied("--expose: only root may open ports of the node")
+        with ExitStack() as undo:  # nothing is awaited from here on: a launch is whole, or is not
+            app = self._admit(request, caller, user, undo)
+            self._.journal.app(AppRecord(app, self._.registry.class_index(app.app_class)))
+            undo.pop_all()
+        self._watch(app.id, caller.pidfd)
+        self._.log(
+            Event.APP_STARTED,
+            app=app.id_text,
+            name=app.name,
+            ip=app.ip,
+            labels=app.app_class.labels,
+            pid=app.pid,
+            uid=app.user,
+            command=request.command[0],
+        )
+        return Started(app, self._.resolv if request.dns_override else "", user)
+
+    async def inject(self, app: App, descriptor: int) -> None:
+        """See `launch.Keeper`."""
+        await self._.holder.add(app.id, self._.registry.class_index(app.app_class), app.ip, descriptor)
+
+    def died_early(self, app: App) -> None:
+        """See `launch.Keeper`; its pidfd tells the rest."""
+        self._.log(Event.APP_DIED_EARLY, app=app.id_text, pid=app.pid)
+
+    def adopt(self, records: Iterable[AppRecord]) -> list[AppRecord]:
+        """Take over the apps of an earlier daemon that still live; returns them.
+
+        Call it before the tables are restored and the event loop begins to serve.
+        """
+        alive = []
+        for record in records:
+            app = record.app
+            path = self._path(app)
+            if not self._.cgroups.populated(path):
+                self._.kernel.forget(app.id)
+                self._.cgroups.remove(path)
+                self._.log(Event.APP_ENDED, app=app.id_text, name=app.name)
+                continue
+            try:
+                self._.registry.add_app(app, record.class_index)
+                self._.kernel.attach(path, app.id, record.class_index, app.ip, _flags(app))
+            except (AppSwitchError, OSError) as error:
+                self._.log(Event.APP_REFUSED, app=app.id_text, error=error)
+                continue
+            alive.append(record)
+            self._.log(Event.APP_ADOPTED, app=app.id_text, name=app.name, ip=app.ip, pid=app.pid)
+        return alive
+
+    def resume(self) -> None:
+        """Watch the adopted apps; the event loop runs."""
+        for app in self._.registry.snapshot.apps:
+            if app.id in self._pidfds:
+                continue
+            try:
+                descriptor = os.pidfd_open(app.pid)
+            except OSError:
+                self._lingering.add(app.id)
+                continue
+            if self._.cgroups.of_process(app.pid).startswith(app.cgroup):
+                self._watch(app.id, descriptor)
+            else:  # the number is another process's by now
+                os.close(descriptor)
+                self._lingering.add(app.id)
+
+    def sweep(self) -> None:
+        """See whether apps that lingered have ended."""
+        for app_id in tuple(self._lingering):
+            self._try_end(app_id)
+
+    def close(self) -> None:
+        """Stop watching; the apps go on."""
+        loop = asyncio.get_running_loop()
+        for descriptor in self._pidfds.values():
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._pidfds.clear()
+
+    # --- admission
+
+    def _admit(self, request: Request, caller: Caller, user: tuple[int, int] | None, undo: ExitStack) -> App:
+        """Everything up to a compiled class, each step with its undoing.  Raises AppSwitchError."""
+        parts, pid = self._, caller.peer.pid
+        app_id, path = self._make_cgroup(pid)
+        undo.callback(parts.cgroups.remove, path)
+        ip = request.ip or (
+            parts.registry.vip(request.name) if request.name else parts.registry.snapshot.node_ip
+        )
+        app = parts.registry.add_app(
+            App(
+                id=app_id,
+                uid=str(uuid4()),
+                app_class=request.app_class,
+                ip=ip,
+                name=request.name,
+                pid=pid,
+                user=user[0] if user else caller.peer.uid,
+                new_netns=request.new_netns,
+                exposes=request.exposes,
+                cgroup="/" + str(path.relative_to(self._root)),
+            )
+        )
+        undo.callback(parts.writer.soon)
+        undo.callback(parts.registry.remove_app, app_id)
+        try:
+            parts.kernel.attach(path, app_id, parts.registry.class_index(app.app_class), ip, _flags(app))
+            undo.callback(parts.kernel.forget, app_id)
+            parts.writer.write()
+            signal.pidfd_send_signal(caller.pidfd, 0)
+            parts.cgroups.move(pid, path)
+            signal.pidfd_send_signal(caller.pidfd, 0)
+        except ProcessLookupError as error:
+            raise Unavailable(f"process {pid} ended during its launch") from error
+        except OSError as error:
+            raise Unsupported(f"app {app.id_text}: {error.strerror or error} ({path})") from error
+        return app
+
+    def _make_cgroup(self, pid: int) -> tuple[int, Path]:
+        """A fresh AppId and its cgroup.  Raises Unavailable (the process is gone), Unsupported."""
+        for _ in range(8):
+            app_id = ID_BASE | secrets.randbits(28)
+            try:
+                return app_id, self._.cgroups.create(pid, f"{app_id:08x}")
+            except FileExistsError:
+                continue
+            except (FileNotFoundError, ProcessLookupError) as error:
+                raise Unavailable(f"process {pid} ended during its launch") from error
+            except OSError as error:
+                raise Unsupported(f"cannot make a cgroup for the app: {error.strerror or error}") from error
+        raise Unsupported("cannot make a cgroup for the app: every name drawn is taken")
+
+    async def _user(self, user: str, caller: Caller) -> tuple[int, int] | None:
+        """uid and gid of `--user`.  Raises InvalidInput, Denied."""
+        if not user:
+            return None
+        try:
+            # May ask a directory service: off the event loop.
+            if user.isascii() and user.isdecimal():
+                entry = await asyncio.to_thread(pwd.getpwuid, int(user))
+            else:
+                entry = await asyncio.to_thread(pwd.getpwnam, user)
+        except (KeyError, OverflowError):
+            raise InvalidInput(f"--user {user!r}: there is no such user on this node") from None
+        if caller.peer.uid not in (0, entry.pw_uid):
+            raise Denied(f"--user {user}: only root may run programs as somebody else")
+        return entry.pw_uid, entry.pw_gid
+
+    # --- the end
+
+    def _watch(self, app_id: int, pidfd: int) -> None:
+        self._pidfds[app_id] = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._exited, app_id)
+
+    def _exited(self, app_id: int) -> None:
+        """The app's first process has ended."""
+        descriptor = self._pidfds.pop(app_id)
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self._lingering.add(app_id)
+        self._try_end(app_id)
+
+    def _try_end(self, app_id: int) -> None:
+        app = self._.registry.app(app_id)
+        path = self._path(app)
+        # Only an empty cgroup may be removed: folders that a living child made are its own.
+        if self._.cgroups.populated(path) or not self._.cgroups.remove(path):
+            return
+        self._lingering.discard(app_id)
+        self._.holder.remove(app_id)
+        self._.registry.remove_app(app_id)
+        self._.freed(self._.kernel.forget(app_id))
+        self._.journal.ended(app_id)
+        self._.writer.soon()
+        self._.log(Event.APP_ENDED, app=app.id_text, name=app.name)
+
+    def _path(self, app: App) -> Path:
+        return self._root / app.cgroup.lstrip("/")
+
+
+def _flags(app: App) -> int:
+    return abi.APP_EMPTY if app.new_netns else 0

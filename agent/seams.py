@@ -1,0 +1,63 @@
+"""The two things below the daemon that tests replace: the kernel driver and control groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Protocol
+
+from appswitch.interceptor.commands import Command, Dump
+from appswitch.interceptor.events import Event
+from appswitch.model import Service
+
+
+class KernelDriver(Protocol):
+    """`interceptor.kernel.Kernel`, as far as the daemon uses it; see there."""
+
+    event_fd: int
+    """Readable when events wait."""
+    sock_map_pin: Path
+    """The holder opens this map."""
+
+    def attach(self, cgroup: Path, app_id: int, class_index: int, ip: IPv4Address, flags: int) -> None: ...
+
+    def forget(self, app_id: int) -> list[int]: ...
+
+    def apply(self, commands: Sequence[Command]) -> None: ...
+
+    def dump(self) -> Dump: ...
+
+    def services(self) -> list[Service]: ...
+
+    def add_ports(self, ports: Iterable[int]) -> None: ...
+
+    def take_ports(self) -> list[int]: ...
+
+    def used_ports(self) -> set[int]: ...
+
+    def set_local_addresses(self, addresses: Iterable[IPv4Address]) -> None: ...
+
+    def read_events(self) -> list[Event]: ...
+
+    def lost(self) -> int: ...
+
+    def close(self) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+class Cgroups(Protocol):
+    """The module `interceptor.cgroup`; see there."""
+
+    def cgroup_root(self) -> Path: ...
+
+    def of_process(self, pid: int) -> str: ...
+
+    def create(self, pid: int, app_id: str) -> Path: ...
+
+    def move(self, pid: int, cgroup: Path) -> None: ...
+
+    def populated(self, cgroup: Path) -> bool: ...
+
+    def remove(self, cgroup: Path) -> bool: ...

@@ -1,0 +1,110 @@
+"""What REST shows and changes of the running daemon: `api.State`, and Istio's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from appswitch.agent import drivers
+from appswitch.agent.journal import Journal
+from appswitch.agent.logs import Event, Log
+from appswitch.agent.node import backlogs
+from appswitch.agent.registry import Registry
+from appswitch.agent.resources import DriverView, Health, ProxyView, SocketView, TableView
+from appswitch.agent.sockets import read_sockets
+from appswitch.agent.writer import Writer
+from appswitch.errors import Exhausted
+from appswitch.model import Snapshot, VService
+
+if TYPE_CHECKING:  # its libraries take seconds to load: only a daemon with --istio does so
+    from appswitch.agent.istio import IstioTable
+
+
+@dataclass(slots=True)
+class NodeState:
+    """See `api.State`."""
+
+    cluster: str
+    version: str
+    registry: Registry
+    writer: Writer
+    journal: Journal
+    log: Log
+    problems: Callable[[], list[str]]
+    """What is wrong now, in words; empty: nothing."""
+    driver: str = "kernel"
+
+    def snapshot(self) -> Snapshot:
+        """The registry's present state."""
+        return self.registry.snapshot
+
+    def sockets(self) -> Sequence[SocketView]:
+        """Listening sockets with inode and backlog."""
+        known = backlogs()
+        snapshot = self.registry.snapshot
+        services = tuple(replace(s, backlog=known.get(s.cookie, s.backlog)) for s in snapshot.services)
+        return read_sockets(replace(snapshot, services=services))
+
+    def proxies(self) -> Sequence[ProxyView]:
+        """None yet: nothing is relayed on one node."""
+        return ()
+
+    def drivers(self) -> Sequence[DriverView]:
+        """Every driver, and why not."""
+        return drivers.probe(self.driver)
+
+    def health(self) -> Health:
+        """Whether all is well, and how full the tables are."""
+        snapshot = self.registry.snapshot
+        problems = self.problems()
+        return Health(
+            status="degraded" if problems else "ok",
+            problems=problems,
+            version=self.version,
+            node=snapshot.node,
+            node_ip=str(snapshot.node_ip),
+            cluster=self.cluster,
+            driver=self.driver,
+            apps=len(snapshot.apps),
+            services=len(snapshot.services),
+            vservices=len(snapshot.vservices),
+            tables={
+                name: TableView(used=used, capacity=capacity)
+                for name, (used, capacity) in self.writer.usage().items()
+            },
+        )
+
+    async def create_vservice(self, vservice: VService) -> VService:
+        """Publish it; when this returns, apps reach it.  Raises as `Registry.create_vservice`, Exhausted."""
+        made = self.registry.create_vservice(vservice)
+        try:
+            self.writer.write()
+        except Exhausted:
+            self.registry.delete_vservice(made.name)
+            self.writer.soon()
+            raise
+        self.journal.vservice(made)
+        self.log(Event.VSERVICE_CREATED, name=made.name, ip=",".join(map(str, made.addresses)))
+        return made
+
+    async def delete_vservice(self, name: str) -> None:
+        """Withdraw it.  Raises NotFound, Conflict."""
+        self.registry.delete_vservice(name)
+        self.writer.write()
+        self.journal.deleted(name)
+        self.log(Event.VSERVICE_DELETED, name=name)
+
+    def apply_istio(self, table: IstioTable) -> None:
+        """A push, in the tables when this returns; one that does not fit leaves the last good one."""
+        before = self.registry.snapshot
+        old = tuple(v for v in before.vservices if v.origin == "istio")
+        for name in self.registry.replace_istio(table.vservices, table.names):
+            self.log(Event.NOTE, text="a user's vservice has the name of one of Istio's", name=name)
+        try:
+            self.writer.write()
+        except Exhausted:
+            self.registry.replace_istio(old, before.names)
+            self.writer.soon()
+            return
+        self.journal.save_istio(table.vservices, table.names)

@@ -1,0 +1,120 @@
+"""The kernel's events: into the service table and the log.  After an overflow the table is read anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from appswitch.agent.logs import Event, Log
+from appswitch.agent.registry import Registry
+from appswitch.agent.seams import KernelDriver
+from appswitch.agent.writer import Writer
+from appswitch.errors import NotFound
+from appswitch.interceptor.decision import error_name
+from appswitch.interceptor.events import (
+    AdmissionRefused,
+    Denied,
+    ListenerDown,
+    ListenerUp,
+    PoolEmpty,
+    TableFull,
+)
+from appswitch.interceptor.events import Event as KernelEvent
+from appswitch.model import Service
+
+REFUSALS: Final = 200
+"""Refusals logged each second; more are counted, so that no app can fill the disk or the daemon's time."""
+
+
+class Watcher:
+    """Reads events; `pool_empty()` is called when bind() found no port."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        kernel: KernelDriver,
+        writer: Writer,
+        log: Log,
+        pool_empty: Callable[[], None],
+    ) -> None:
+        self._registry = registry
+        self._kernel = kernel
+        self._writer = writer
+        self._log = log
+        self._pool_empty = pool_empty
+        self._lost = kernel.lost()
+        self._refusals = 0
+
+    def read(self) -> None:
+        """Take all events that wait."""
+        for event in self._kernel.read_events():
+            self._take(event)
+        if self._registry.index.touched:
+            self._writer.soon()
+
+    def sweep(self) -> None:
+        """Each second: see whether events were lost, and let refusals be logged again."""
+        if self._refusals > REFUSALS:
+            self._log(Event.REFUSALS_COUNTED, count=self._refusals - REFUSALS)
+        self._refusals = 0
+        if (lost := self._kernel.lost()) != self._lost:
+            self._log(Event.EVENTS_LOST, count=lost - self._lost)
+            self._lost = lost
+            self.resync()
+
+    def resync(self) -> None:
+        """Make the service table equal to the kernel's."""
+        came, went = self._registry.resync(self._kernel.services())
+        for service in went:
+            self._log(Event.SERVICE_DOWN, **self._words(service))
+        for service in came:
+            self._log(Event.SERVICE_UP, **self._words(service))
+        if came or went:
+            self._writer.soon()
+
+    def _take(self, event: KernelEvent) -> None:
+        match event:
+            case ListenerUp(service):
+                if self._registry.listener_up(service):
+                    self._log(Event.SERVICE_UP, **self._words(service))
+            case ListenerDown(service):
+                words = self._words(service)
+                if self._registry.listener_down(service):
+                    self._log(Event.SERVICE_DOWN, **words)
+            case Denied(app, destination, error, _):
+                wanted = f"{destination.address}:{destination.port}/{destination.protocol.label}"
+                self._refused(
+                    Event.CONNECT_DENIED, app=f"{app:08x}", destination=wanted, error=error_name(error)
+                )
+            case AdmissionRefused(app, source, source_port, real_port):
+                self._refused(
+                    Event.ADMISSION_REFUSED,
+                    app=f"{app:08x}",
+                    source=f"{source}:{source_port}",
+                    real_port=real_port,
+                )
+            case PoolEmpty(app, port, protocol):
+                self._log(Event.POOL_EMPTY, app=f"{app:08x}", service=f"{port}/{protocol.label}")
+                self._pool_empty()
+            case TableFull(app, port, protocol):
+                self._log(
+                    Event.TABLE_FULL, app=f"{app:08x}", service=f"{port}/{protocol.label}", table="ports"
+                )
+            case _:
+                assert_never(event)
+
+    def _refused(self, event: Event, **fields: object) -> None:
+        self._refusals += 1
+        if self._refusals <= REFUSALS:
+            self._log(event, **fields)
+
+    def _words(self, service: Service) -> dict[str, object]:
+        try:
+            address = str(self._registry.app(service.app).ip)
+        except NotFound:
+            address = "?"
+        return {
+            "app": f"{service.app:08x}",
+            "service": f"{address}:{service.port}/{service.protocol.label}",
+            "real_port": service.real_port,
+        }
