@@ -136,7 +136,7 @@ def _missing(request: Request, name: str, names: NameTable, domain: str, limit: 
         if request.qtype in (Qtype.SOA, Qtype.ANY):
             return _reply(request, Rcode.NOERROR, limit, [soa])
         return _reply(request, Rcode.NOERROR, limit, authority=soa)
-    exists = names.has_below(name[: -len(domain) - 1]) or names.has_below(name)
+    exists = names.is_above(name[: -len(domain) - 1]) or names.is_above(name)
     return _reply(request, Rcode.NOERROR if exists else Rcode.NXDOMAIN, limit, authority=soa)
 
 
