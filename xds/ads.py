@@ -258,17 +258,22 @@ class Ads:
     ) -> bool:
         """Put what was seen in force; what is neither seen nor in `keep` goes (None: nothing goes)."""
         digests = {name: digest for digest, name in state.digests.items()}
-        changed = False
+        changed = renewed = False
         wanted = None if url in _WILDCARD else frozenset(state.names)
         for name, (digest, resource) in seen.items():
-            if resource is not None and (wanted is None or name in wanted):
-                state.resources[name], digests[name] = resource, digest
+            if resource is None or (wanted is not None and name not in wanted):
+                continue
+            renewed = renewed or digests.get(name) != digest
+            digests[name] = digest
+            # Maps are encoded in any order: other bytes may mean the same, and then the old object stays.
+            if state.resources.get(name) != resource:
+                state.resources[name] = resource
                 changed = True
         if keep is not None:
             for name in [name for name in state.resources if name not in seen and name not in keep]:
                 del state.resources[name], digests[name]
                 changed = True
-        if changed:
+        if changed or renewed:
             state.digests = {digest: name for name, digest in digests.items()}
         return changed
 

@@ -1,0 +1,207 @@
+"""Translation of configurations made by hand, one idea each."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
+
+from appswitch.model import Backend, LbPolicy, VService
+from appswitch.xds.ads import Ads, Connected, Received
+from appswitch.xds.names import answers
+from appswitch.xds.resources import CDS, EDS, LDS, RDS, Name, NameTable, RawResource, Response
+from appswitch.xds.translate import Translation, Translator
+
+A = "outbound|80||a.ns.svc.cluster.local"
+B = "outbound|80||b.ns.svc.cluster.local"
+PLAIN: tuple[RawResource, ...] = (
+    cluster(A),
+    cluster(B),
+    assignment(A, "10.0.0.1:8080"),
+    assignment(B, "10.0.0.2:80/3", "10.0.0.3:80"),
+)
+
+
+class Mesh:
+    """A client's state machine and translation, fed with resources."""
+
+    def __init__(self) -> None:
+        self.ads, self.translator = Ads(), Translator("ns")
+        self.ads.handle(Connected())
+        self.version = 0
+
+    def push(self, *resources: RawResource, of: str = "") -> Translation:
+        """One response a type, in Istiod's order; then translate."""
+        self.version += 1
+        for url in (of,) if of else (CDS, EDS, LDS, RDS, "*"):
+            some = [raw for raw in resources if raw.type_url == url or (url == "*" and "nds" in raw.type_url)]
+            if some or of:
+                self.ads.handle(Received(response(str(self.version), *some, of=of)))
+        return self.translator.translate(self.ads.config())
+
+
+def only(translation: Translation) -> VService:
+    (vservice,) = translation.vservices
+    return vservice
+
+
+def backends(vservice: VService) -> dict[str, int]:
+    return {f"{backend.address}:{backend.port}": backend.weight for backend in vservice.backends}
+
+
+def fields(translation: Translation) -> set[str]:
+    return {item.field for item in translation.unsupported} - {"cluster.lb_policy", "cluster.connect_timeout"}
+
+
+def test_tcp_service() -> None:
+    vservice = only(Mesh().push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 1})))
+    assert vservice.name == "a.ns.svc.cluster.local:80"
+    assert vservice.addresses == (IPv4Address("10.1.1.1"),)
+    assert vservice.backends == (Backend(IPv4Address("10.0.0.1"), 8080, 1),)
+    assert (vservice.ports[0].port, vservice.ports[0].target) == (80, 8080)
+    assert (vservice.ports_text, vservice.origin) == ("[{80 8080}]", "istio")
+    assert vservice.policy is LbPolicy.ROUND_ROBIN
+
+
+def test_weights_are_those_of_the_clusters_whatever_their_size() -> None:
+    vservice = only(Mesh().push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 50, B: 50})))
+    assert backends(vservice) == {"10.0.0.1:8080": 200, "10.0.0.2:80": 150, "10.0.0.3:80": 50}
+    assert vservice.policy is LbPolicy.RANDOM
+
+
+def test_weight_zero_takes_a_cluster_out() -> None:
+    vservice = only(Mesh().push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 100, B: 0})))
+    assert backends(vservice) == {"10.0.0.1:8080": 1}
+
+
+def test_several_vips_are_one_vservice() -> None:
+    message = listener_pb2.Listener()
+    message.ParseFromString(tcp_listener("10.1.1.1", 80, **{A: 1}).value)
+    for address in ("10.1.1.2", "fd00::1"):
+        extra = message.additional_addresses.add().address.socket_address
+        extra.address, extra.port_value = address, 80
+    translation = Mesh().push(*PLAIN, RawResource(LDS, message.SerializeToString()))
+    assert [str(address) for address in only(translation).addresses] == ["10.1.1.1", "10.1.1.2"]
+    assert fields(translation) == {"listener.address.ipv6"}
+
+
+def test_http_service_by_domain_and_by_name() -> None:
+    hosts = {"a.ns.svc.cluster.local": ("10.1.1.1", A), "b.ns.svc.cluster.local": ("b", B)}
+    translation = Mesh().push(
+        *PLAIN,
+        http_listener(80, "80"),
+        routes("80", **hosts),
+        name_table(**{"b.ns.svc.cluster.local": "10.1.1.2"}),
+    )
+    found = {vservice.name: [str(ip) for ip in vservice.addresses] for vservice in translation.vservices}
+    assert found == {"a.ns.svc.cluster.local:80": ["10.1.1.1"], "b.ns.svc.cluster.local:80": ["10.1.1.2"]}
+
+
+def test_a_listener_of_its_own_goes_before_the_shared_one() -> None:
+    translation = Mesh().push(
+        *PLAIN,
+        http_listener(80, "80"),
+        routes("80", web=("10.1.1.1", A)),
+        tcp_listener("10.1.1.1", 80, **{B: 1}),
+    )
+    assert backends(only(translation)) == {"10.0.0.2:80": 3, "10.0.0.3:80": 1}
+
+
+def test_no_route_for_everything_refuses_and_reports() -> None:
+    message = route_pb2.RouteConfiguration()
+    message.ParseFromString(routes("80", web=("10.1.1.1", A)).value)
+    message.virtual_hosts[0].routes[0].match.prefix = "/api"
+    translation = Mesh().push(*PLAIN, http_listener(80, "80"), RawResource(RDS, message.SerializeToString()))
+    assert only(translation).backends == ()
+    assert fields(translation) == {"route.match.prefix", "virtual_host.routes"}
+
+
+def test_an_empty_assignment_is_a_service_that_refuses() -> None:  # C18
+    assert only(Mesh().push(cluster(A), assignment(A), tcp_listener("10.1.1.1", 80, **{A: 1}))).backends == ()
+
+
+def test_an_unknown_cluster_keeps_the_service_without_backends_and_recovers() -> None:  # C30
+    mesh = Mesh()
+    translation = mesh.push(
+        *PLAIN, tcp_listener("10.1.1.1", 80, gone=1), tcp_listener("10.1.1.2", 80, **{A: 1})
+    )
+    assert [len(vservice.backends) for vservice in translation.vservices] == [0, 1]
+    assert "cluster" in fields(translation)
+    translation = mesh.push(*PLAIN, cluster("gone"), assignment("gone", "10.0.0.9:80"))
+    assert [len(vservice.backends) for vservice in translation.vservices] == [1, 1]
+
+
+def test_a_removed_cluster_lives_as_long_as_a_route_names_it() -> None:  # C29, C30
+    mesh = Mesh()
+    mesh.push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 1}))
+    assert backends(only(mesh.push(cluster(B)))) == {"10.0.0.1:8080": 1}
+    assert backends(only(mesh.push(tcp_listener("10.1.1.1", 80, **{B: 1})))) == {
+        "10.0.0.2:80": 3,
+        "10.0.0.3:80": 1,
+    }
+    assert only(mesh.push(tcp_listener("10.1.1.1", 80, **{A: 1}))).backends == ()
+
+
+def test_a_new_cluster_waits_for_its_endpoints() -> None:  # C27
+    mesh = Mesh()
+    mesh.push(cluster(A), assignment(A, "10.0.0.1:8080"), tcp_listener("10.1.1.1", 80, **{A: 1}))
+    waiting = mesh.push(cluster(A), cluster(B), tcp_listener("10.1.1.1", 80, **{B: 1}))
+    assert backends(only(waiting)) == {"10.0.0.1:8080": 1}
+    assert backends(only(mesh.push(assignment(B, "10.0.0.2:80")))) == {"10.0.0.2:80": 1}
+
+
+def test_a_listener_waits_for_its_routes() -> None:  # C28
+    mesh = Mesh()
+    mesh.push(*PLAIN, http_listener(80, "80"), routes("80", web=("10.1.1.1", A)))
+    assert backends(only(mesh.push(http_listener(80, "other")))) == {"10.0.0.1:8080": 1}
+    assert backends(only(mesh.push(routes("other", web=("10.1.1.1", B))))) == {
+        "10.0.0.2:80": 3,
+        "10.0.0.3:80": 1,
+    }
+    assert mesh.push(of=LDS).vservices == ()
+
+
+def test_nothing_of_a_start_is_there_before_its_endpoints() -> None:
+    assert Mesh().push(cluster(A), tcp_listener("10.1.1.1", 80, **{A: 1})).vservices == ()
+
+
+def test_original_destination_stands_in_nobodys_way() -> None:
+    direct = cluster("direct", type=4)
+    assert Mesh().push(direct, tcp_listener("10.1.1.1", 80, direct=1)).vservices == ()
+
+
+def test_an_unchanged_cluster_is_not_computed_again() -> None:
+    mesh = Mesh()
+    first = mesh.push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 1}), tcp_listener("10.1.1.2", 80, **{B: 1}))
+    second = mesh.push(assignment(A, "10.0.0.7:80"))
+    assert first.vservices[1] == second.vservices[1]
+    assert mesh.translator._rows[IPv4Address("10.1.1.2"), 80].parts[0][1] is (
+        mesh.translator._spreads[B].members
+    )
+
+
+@pytest.mark.parametrize("url", [CDS, EDS, LDS, RDS])
+def test_an_empty_mesh(url: str) -> None:
+    mesh = Mesh()
+    mesh.ads.handle(Received(Response(url, "1", "n", ())))
+    assert mesh.translator.translate(mesh.ads.config()) == Translation()
+
+
+def test_short_names_of_kubernetes_services() -> None:
+    ip = (IPv4Address("10.1.1.1"),)
+    table = NameTable(
+        (
+            Name("a.ns.svc.cluster.local", ip, "Kubernetes", "a", "ns"),
+            Name("b.other.svc.cluster.local", ip, "Kubernetes", "b", "other"),
+            Name("c.example", ip, "External"),
+        )
+    )
+    assert [name for name, _ in answers(table, "ns", "svc.cluster.local")] == [
+        *("a", "a.ns", "a.ns.svc", "a.ns.svc.cluster.local"),
+        *("b.other", "b.other.svc", "b.other.svc.cluster.local"),
+        "c.example",
+    ]
+    assert answers(None, "ns", "svc.cluster.local") == ()
