@@ -72,8 +72,8 @@ def outputs() -> list[Output]:
     sources, headers = tuple(sorted(launcher.glob("*.c"))), tuple(sorted(launcher.glob("*.h")))
     common = ("-static", "-Os", "-s", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
     for machine in ARCHITECTURES if sources else ():
-        flags = ("-target", f"{machine}-linux-musl", *common)
-        found.append(Output(launcher_name(machine), flags, sources, headers))
+        target = ("-target", f"{machine}-linux-musl")
+        found.append(Output(launcher_name(machine), target + common, sources, headers))
     return found
 
 
