@@ -73,6 +73,7 @@ class Daemon:
         self._names = NameTable()
         self._named: tuple[object, ...] = ()
         self._dns: DnsServer | None = None
+        self._holder_cgroup: Path | None = None
 
     @property
     def apps_left(self) -> int:
@@ -126,7 +127,7 @@ class Daemon:
         except Exhausted:
             pass  # logged; the sweep tries again
         self._ports.start()
-        await self._holder.start()
+        self._holder.start()
         parts.push_async_callback(self._close_holder)
         self._watcher = Watcher(registry, kernel, self._writer, log, self._ports.fill)
         self._watcher.resync()
@@ -288,7 +289,7 @@ class Daemon:
         """It goes on as long as there are apps."""
         ends = not self.apps_left
         await self._holder.close(end=ends)
-        if ends:
+        if ends and self._holder_cgroup is not None:
             cgroup.remove(self._holder_cgroup)
 
     def _close_kernel(self) -> None:

@@ -64,29 +64,24 @@ class Holder:
         except AppSwitchError:
             return
         holding.close()
-        try:
-            os.kill(holding.pid, signal.SIGTERM)
-            async with asyncio.timeout(2):
-                await _end_of(holding.pid)
-        except (ProcessLookupError, TimeoutError):
-            pass
+        await _terminate(holding.pid)
 
     @property
     def problem(self) -> str:
         """What is wrong with it, in words; empty: nothing."""
         return "" if self._ready.is_set() else "the holder is not running: socket() waits in empty namespaces"
 
-    async def start(self) -> frozenset[int]:
-        """Find or start the holder; the ids of apps it has already.  Raises Unavailable."""
+    def start(self) -> None:
+        """Find the holder that an earlier daemon left, or have one started in the background."""
         try:
             self._connect()
+        except AppSwitchError:
+            pass  # none is there, or it is of no use
+        else:
             self._enroll(self._pid)
             self._ready.set()
             self._log(Event.HOLDER_FOUND, pid=self._pid, apps=len(self._apps))
-        except AppSwitchError:
-            await self._launch()
         self._watch = spawn("holder", self._keep())
-        return frozenset(self._apps)
 
     async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
         """Hand an app over; takes `descriptor`.  Raises AppSwitchError: it is closed, nothing is held.
@@ -120,7 +115,7 @@ class Holder:
         """Leave the holder alone, or end it (no app needs it)."""
         if self._watch is not None:
             await stop([self._watch])
-        if end and self._pid:
+        if end:
             await self._end()
         if self._client is not None:
             self._client.close()
@@ -209,36 +204,42 @@ class Holder:
             raise Unavailable(f"the holder does not answer within {START_DEADLINE:g} s") from None
 
     async def _keep(self) -> None:
-        """Start the holder again whenever it ends."""
+        """Start the holder, and again whenever it ends."""
         while True:
-            await _end_of(self._pid)
-            self._reap()
-            self._log(Event.HOLDER_LOST, pid=self._pid)
-            if self._client is not None:
-                self._client.close()
-                self._client = None
-            self._ready.clear()
-            while True:
-                try:
-                    await self._launch()
-                    break
-                except AppSwitchError as error:
-                    self._log(Event.HOLDER_LOST, error=error)
-                    await asyncio.sleep(1)
+            if self._ready.is_set():
+                await _end_of(self._pid)
+                self._ready.clear()
+                self._reap()
+                self._log(Event.HOLDER_LOST, pid=self._pid)
+                if self._client is not None:
+                    self._client.close()
+                    self._client = None
+            try:
+                await self._launch()
+            except AppSwitchError as error:
+                self._log(Event.HOLDER_LOST, error=error)
+                await asyncio.sleep(1)
 
     async def _end(self) -> None:
-        """Ask it to end (SIGTERM), and wait for that."""
-        try:
-            os.kill(self._pid, signal.SIGTERM)
-            async with asyncio.timeout(2):
-                await _end_of(self._pid)
-        except (ProcessLookupError, TimeoutError):
-            pass
+        """Ask it to end (SIGTERM), and wait for that; also one that has just been started."""
+        started = self._process.pid if self._process is not None and self._process.poll() is None else 0
+        for pid in {self._pid, started} - {0}:
+            await _terminate(pid)
         self._reap()
 
     def _reap(self) -> None:
         if self._process is not None:
             self._process.poll()
+
+
+async def _terminate(pid: int) -> None:
+    """SIGTERM, and two seconds for it to work."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+        async with asyncio.timeout(2):
+            await _end_of(pid)
+    except (ProcessLookupError, TimeoutError):
+        pass
 
 
 async def _end_of(pid: int) -> None:

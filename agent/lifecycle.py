@@ -195,7 +195,7 @@ class Apps:
     def _make_cgroup(self, pid: int) -> tuple[int, Path]:
         """A fresh AppId and its cgroup.  Raises Unavailable (the process is gone), Unsupported."""
         for _ in range(8):
-            app_id = ID_BASE | secrets.randbits(28)
+            app_id = ID_BASE | secrets.randbits(24)
             try:
                 return app_id, self._.cgroups.create(pid, f"{app_id:08x}")
             except FileExistsError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from appswitch.agent import drivers
@@ -34,6 +35,8 @@ class NodeState:
     problems: Callable[[], list[str]]
     """What is wrong now, in words; empty: nothing."""
     driver: str = "kernel"
+    _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "netlink"))
+    """pyroute2 runs an event loop of its own, which our thread's does not bear."""
 
     def snapshot(self) -> Snapshot:
         """The registry's present state."""
@@ -41,7 +44,7 @@ class NodeState:
 
     def sockets(self) -> Sequence[SocketView]:
         """Listening sockets with inode and backlog."""
-        known = backlogs()
+        known = self._beside.submit(backlogs).result(timeout=5)
         snapshot = self.registry.snapshot
         services = tuple(replace(s, backlog=known.get(s.cookie, s.backlog)) for s in snapshot.services)
         return read_sockets(replace(snapshot, services=services))
