@@ -18,7 +18,6 @@ from typing import Any
 
 from e2e.node import Node
 from e2e.sandbox import NODE_IP, Process
-from e2e.servers import PROGRAMS
 
 from appswitch.model import (
     App,
@@ -64,7 +63,9 @@ class Puppet:
             found = self.process.output().splitlines()
             return found if len(found) >= self.answers and self.process.output().endswith("\n") else []
 
-        return json.loads(node.wait(lines, f"{self.name} answers {what}", 30)[self.answers - 1])
+        answer = node.wait(lines, f"{self.name} answers {what}", 30)[self.answers - 1]
+        assert answer[0] in '["', f"{self.name}, told {what}:\n{self.process.output()[-2000:]}"
+        return json.loads(answer)
 
 
 class Mesh:
@@ -150,14 +151,15 @@ class Mesh:
             self.end_app()
 
     def settle(self) -> Snapshot:
-        """Waits until the daemon knows of every listener, and says what there is."""
+        """Waits until the daemon knows of every listener and every end, and says what there is."""
 
         def known() -> list[dict[str, Any]]:
             apps = {row["name"]: row["appid"] for row in self._apps()}
             rows: list[dict[str, Any]] = self.node.get("sockets")
             have = {(row["appid"], int(row["bindip"].rsplit(":", 1)[1])) for row in rows}
             want = {(apps.get(puppet.name), port) for puppet in self.puppets for port in puppet.listening}
-            return rows or [{}] if have == want else []
+            ended = len(self.node.get("apps")) > len(self.puppets)
+            return rows or [{}] if have == want and not ended else []
 
         rows = self.node.wait(known, "the daemon knows all listeners")
         ids = {row["name"]: int(row["appid"], 16) for row in self._apps()}
@@ -201,9 +203,10 @@ class Mesh:
 
 def start_host_program(node: Node) -> None:
     """A server of the node's own, that DIRECT verdicts lead to."""
-    dial = [sys.executable, str(PROGRAMS / "dial.py"), "one", NODE_IP, str(HOST_PORT)]
-    node.host_start(sys.executable, str(PROGRAMS / "echo.py"), "host", str(HOST_PORT))
-    node.wait(lambda: '"host"' in node.host(*dial).out, "the host's program listens")
+    script = f"import socket; print(socket.create_connection(('{NODE_IP}', {HOST_PORT}), 5).recv(64))"
+    dial = [sys.executable, "-c", script]
+    node.host_start(sys.executable, str(PUPPET), "host", str(HOST_PORT))
+    node.wait(lambda: "host" in node.host(*dial).out, "the host's program listens")
 
 
 def _labels(text: str) -> Labels:

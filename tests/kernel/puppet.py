@@ -1,4 +1,6 @@
-"""An app that does what its standard input says; run under `ax run` by the differential test.
+"""An app that does what its standard input says: `puppet.py NAME [PORT]`, for the differential test.
+
+With a PORT it listens there from the start and goes on after the end of its input.
 
 One JSON object a line, one JSON answer a line:
 {"listen": PORT, "address": A}   listens there; every client is told the app's name
@@ -54,6 +56,9 @@ def dial(address: str, port: int) -> dict[str, str | int]:
             return {"errno": error.errno or -1}
 
 
+if len(sys.argv) > 2:
+    listen(int(sys.argv[2]), "0.0.0.0")
+    threading.Event().wait()
 for line in sys.stdin:
     order = json.loads(line)
     answer: object = "done"
