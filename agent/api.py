@@ -82,10 +82,10 @@ class _Handlers:
         self._state = state
         self._document = msgspec.json.encode(openapi.document(version))
         self.table: dict[str, Handler] = {
-            "listApps": self._list(lambda: view.app_views(state.snapshot(), state.cluster, state.driver)),
-            "listServers": self._list(lambda: view.server_views(state.snapshot(), state.cluster)),
+            "listApps": self._view(lambda snapshot: view.app_views(snapshot, state.cluster, state.driver)),
+            "listServers": self._view(lambda snapshot: view.server_views(snapshot, state.cluster)),
             "listSockets": self._list(state.sockets),
-            "listVservices": self._list(lambda: view.vservice_views(state.snapshot())),
+            "listVservices": self._view(view.vservice_views),
             "listProxies": self._list(state.proxies),
             "listDrivers": self._list(state.drivers),
             "createVservice": self._create,
@@ -95,6 +95,16 @@ class _Handlers:
             "health": self._health,
             "openapi": self._openapi,
         }
+
+    def _view(self, make: Callable[[Snapshot], Sequence[Any]]) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            _no_query(request)
+            snapshot = self._state.snapshot()
+            # 10,000 vservices take 0.7 s: in a thread, so that the daemon's other work goes on.
+            body = await asyncio.to_thread(lambda: msgspec.json.encode(make(snapshot)))
+            return web.Response(body=body, content_type="application/json")
+
+        return handler
 
     @staticmethod
     def _list(make: Callable[[], Sequence[Any]]) -> Handler:
@@ -137,7 +147,8 @@ class _Handlers:
         if len(request.query) != len(set(request.query)):
             raise InvalidInput("a query parameter is given twice")
         query = requests.decode_explain(request.query)
-        return _json(api_explain.explanation(self._state.snapshot(), query))
+        snapshot = self._state.snapshot()
+        return _json(await asyncio.to_thread(api_explain.explanation, snapshot, query))
 
     async def _health(self, request: web.Request) -> web.Response:
         _no_query(request)

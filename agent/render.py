@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from appswitch.agent import resources as view
+from appswitch.agent.yaml_text import yaml_text
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
@@ -163,10 +164,7 @@ def render(kind: Kind, rows: Sequence[Any], form: str) -> str:
             # Beyond ASCII only strings have characters: escaping those a terminal may obey changes no value.
             return re.sub(r"[^ -~\n]", lambda found: _json_escape(found[0]), text) + "\n"
         case "yaml":
-            import yaml  # 50 ms that only this format needs
-
-            plain = msgspec.to_builtins(rows)
-            return yaml.safe_dump(plain, sort_keys=False, width=110)
+            return yaml_text(msgspec.to_builtins(rows))
         case "name":
             return "".join(f"{readable(kind.identity(row))}\n" for row in rows)
         case _:
