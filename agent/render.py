@@ -94,7 +94,6 @@ KINDS: Final = (
             attribute("IPV4ADDR", "ipv4addr"),
             Column("NAME", lambda row: row.name or "-", wide=True),
             Column("LABELS", lambda row: ",".join(row.labels), wide=True),
-            attribute("BACKLOG", "backlog", wide=True),
         ),
         lambda row: str(row.serviceaddr),
     ),

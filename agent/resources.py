@@ -55,7 +55,6 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     """`IP:port` of the node it is really bound to."""
     name: str
     labels: list[str]
-    backlog: int
 
 
 class SocketView(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +225,6 @@ def server_views(snapshot: Snapshot, cluster: str) -> list[ServerView]:
                 ipv4addr=f"{snapshot.node_ip}:{service.real_port}",
                 name=app.name,
                 labels=_labels(app),
-                backlog=service.backlog,
             )
         )
     return rows
