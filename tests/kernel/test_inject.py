@@ -1,0 +1,400 @@
+"""The holder with real filters and real programs: what an app sees of an injected socket()."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from fcntl import ioctl
+from ipaddress import IPv4Address
+
+import pytest
+
+from appswitch.errors import InvalidInput, NotFound, Unsupported
+from appswitch.interceptor import abi, seccomp
+from appswitch.interceptor import inject_flight as flight
+from appswitch.interceptor import inject_wire as wire
+from kernel.holding import Node, done, node, stop
+
+MANY = (
+    "import socket\nfor i in range({count}):\n with socket.socket() as s: assert s.fileno() > 2\nprint('ok')"
+)
+
+
+@pytest.fixture
+def held() -> Iterator[Node]:
+    with node() as made:
+        yield made
+
+
+def settle(held: Node, files: int) -> None:
+    """The holder comes back to that many descriptors, one client's connection more or less."""
+    deadline = time.monotonic() + 5
+    while held.open_files() > files:
+        assert time.monotonic() < deadline, f"{held.open_files()} descriptors, expected {files}"
+        time.sleep(0.02)
+
+
+def test_sizes() -> None:
+    seccomp.check_sizes()
+
+
+def test_kinds_flags_and_owner(held: Node) -> None:
+    """Every kind comes with its flags and its owner; native ones are left alone; MPTCP is refused."""
+    app = held.app(
+        0xF00001BB,
+        """
+import errno, fcntl, os, socket, sys
+kinds = []
+for family in socket.AF_INET, socket.AF_INET6:
+    for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+        for flag in 0, socket.SOCK_NONBLOCK:
+            for again in range(3):
+                s = socket.socket(family, kind | flag)
+                assert s.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == family
+                assert s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == kind
+                assert bool(fcntl.fcntl(s, fcntl.F_GETFL) & os.O_NONBLOCK) == bool(flag)
+                assert fcntl.fcntl(s, fcntl.F_GETFD) == fcntl.FD_CLOEXEC
+                kinds.append(s)
+import ctypes
+raw = ctypes.CDLL(None, use_errno=True).socket(socket.AF_INET, socket.SOCK_STREAM, 0)
+assert fcntl.fcntl(raw, fcntl.F_GETFD) == 0
+try: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+except OSError as e: assert e.errno == errno.EPROTONOSUPPORT, e
+else: sys.exit("MPTCP was given")
+unix = socket.socket(socket.AF_UNIX)
+print(*[s.fileno() for s in kinds], raw, flush=True)
+sys.stdin.read()
+""",
+    )
+    assert app.stdout is not None
+    descriptors = app.stdout.readline().split()
+    assert len(descriptors) == 25
+    for fd in descriptors:
+        assert held.owner(app, int(fd)) == (0xF00001BB, 0xBB, IPv4Address("1.1.1.187").packed, abi.APP_EMPTY)
+    done(app)
+
+
+def test_two_apps_talk(held: Node) -> None:
+    """Two empty namespaces meet in the node's network."""
+    server = held.app(
+        1,
+        """
+import socket
+s = socket.create_server(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+c, _ = s.accept()
+c.sendall(c.recv(100).upper())
+""",
+    )
+    assert server.stdout is not None
+    port = int(server.stdout.readline())
+    client = held.app(
+        2,
+        f"""
+import socket
+c = socket.create_connection(("127.0.0.1", {port}), 5)
+c.sendall(b"hello"); print(c.recv(100).decode())
+""",
+    )
+    assert done(client).strip() == "HELLO"
+    done(server)
+
+
+def test_close_is_the_last(held: Node) -> None:
+    """The holder keeps nothing: a port is free as soon as the app has closed its socket."""
+    app = held.app(
+        1,
+        """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
+for i in range(300):
+    a, b = socket.socket(), socket.socket()
+    a.bind(("127.0.0.1", port)); a.listen(); a.close()
+    b.bind(("127.0.0.1", port)); b.listen(); b.close()
+print("ok")
+""",
+    )
+    assert done(app) == "ok\n"
+
+
+def test_threads_and_forks(held: Node) -> None:
+    files = held.open_files()
+    app = held.app(
+        1,
+        """
+import os, socket, sys, threading
+bad = []
+def many():
+    for i in range(200):
+        with socket.socket() as s:
+            if s.fileno() < 3 or s.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) != 6: bad.append(s)
+children = []
+for child in range(3):
+    if (pid := os.fork()) == 0:
+        many(); os._exit(len(bad))
+    children.append(pid)
+threads = [threading.Thread(target=many) for i in range(8)]
+for t in threads: t.start()
+for t in threads: t.join()
+for pid in children: assert os.waitpid(pid, 0)[1] == 0
+assert not bad
+print("ok")
+""",
+    )
+    assert done(app) == "ok\n"
+    settle(held, files)
+    with held.client() as client:
+        holding = client.holding()
+        holding.close()
+        assert holding.apps == () and holding.pid == held.holder.pid
+
+
+def test_timer_signals(held: Node) -> None:
+    """A signal each millisecond: socket() never fails, and no descriptor is lost or given twice."""
+    app = held.app(
+        1,
+        """
+import os, signal, socket
+hits = 0
+def hit(*_):
+    global hits
+    hits += 1
+signal.signal(signal.SIGALRM, hit)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+before = len(os.listdir("/proc/self/fd"))
+while hits < 500:
+    s = socket.socket(); assert s.fileno() > 2; s.close()
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert len(os.listdir("/proc/self/fd")) == before
+print("ok")
+""",
+    )
+    assert done(app) == "ok\n"
+
+
+def test_app_out_of_descriptors(held: Node) -> None:
+    """EMFILE is the app's alone, and it recovers."""
+    app = held.app(
+        1,
+        """
+import errno, resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+kept = []
+try:
+    while True: kept.append(socket.socket())
+except OSError as e: assert e.errno == errno.EMFILE, e
+kept.pop().close()
+for i in range(50): socket.socket().close()
+print("ok")
+""",
+    )
+    assert done(app) == "ok\n"
+    assert done(held.app(2, MANY.format(count=10))) == "ok\n"
+
+
+def test_holder_out_of_descriptors(held: Node) -> None:
+    """Waiting sockets make room first; then the app is told EMFILE; afterwards all is well."""
+    waiting = held.app(1, "import socket, sys\nsocket.socket(); print(flush=True); sys.stdin.read()")
+    assert waiting.stdout is not None and waiting.stdout.readline() == "\n"
+    second, notify, channel = held.filtered(
+        sys.executable,
+        "-S",
+        "-c",
+        "import errno, socket, sys\n"
+        "s = socket.socket()\n"
+        "print(flush=True); sys.stdin.readline()\n"
+        "try: t = socket.socket(socket.AF_INET6)\n"
+        "except OSError as e: assert e.errno == errno.EMFILE\n"
+        "else: sys.exit('given')\n"
+        "print(flush=True); sys.stdin.readline()\n"
+        "socket.socket(socket.AF_INET6); print('ok')",
+    )
+    assert second.stdin is not None and second.stdout is not None
+    with channel, held.client() as client:
+        client.add(2, 0, IPv4Address("1.1.1.2"), notify)
+        old = resource.prlimit(held.holder.pid, resource.RLIMIT_NOFILE)
+        assert old[0] >= 20_000
+        # The lowest free number decides: both waiting sockets lie at or above this limit later on.
+        settle_at = held.open_files()
+        resource.prlimit(held.holder.pid, resource.RLIMIT_NOFILE, (settle_at, old[1]))
+        channel.send(b"g")
+        assert second.stdout.readline() == "\n", "room was to be made"
+        resource.prlimit(held.holder.pid, resource.RLIMIT_NOFILE, (3, old[1]))
+        second.stdin.write("\n")
+        second.stdin.flush()
+        assert second.stdout.readline() == "\n"
+        resource.prlimit(held.holder.pid, resource.RLIMIT_NOFILE, old)
+    assert second.communicate("\n", timeout=10)[0] == "ok\n"
+    os.close(notify)
+    done(waiting)
+
+
+def test_hung_app_delays_nobody(held: Node) -> None:
+    """One app stopped in the middle of its calls, one killed, one that never gets the CPU."""
+    stopped = held.app(1, MANY.format(count=10**6))
+    killed = held.app(2, MANY.format(count=10**6))
+    time.sleep(0.2)
+    stopped.send_signal(signal.SIGSTOP)
+    killed.kill()
+    assert done(held.app(3, MANY.format(count=500)), 5) == "ok\n"
+    stopped.kill()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_starved_app_delays_nobody(held: Node) -> None:
+    """An app that gets no CPU while the holder waits for it costs the others one tick, not its whole absence."""
+    mine, theirs = sorted(os.sched_getaffinity(0))[:2]
+    for task in os.listdir(f"/proc/{held.holder.pid}/task"):
+        os.sched_setaffinity(int(task), {mine})
+    starved = held.app(1, MANY.format(count=10**6), prefix=("taskset", "-c", str(theirs)))
+    timed = held.app(
+        2,
+        """
+import socket, sys, time
+worst = 0
+print(flush=True)
+end = time.monotonic() + 2.5
+while time.monotonic() < end:
+    start = time.monotonic(); socket.socket().close(); worst = max(worst, time.monotonic() - start)
+    time.sleep(0.0005)
+print(worst)
+""",
+        prefix=("taskset", "-c", str(mine), "chrt", "-r", "1"),
+    )
+    hog = "import time\nfor i in range(4):\n end = time.monotonic() + .3\n while time.monotonic() < end: pass\n time.sleep(.1)"
+    assert timed.stdout is not None and timed.stdout.readline() == "\n"
+    subprocess.run(
+        ["taskset", "-c", str(theirs), "chrt", "-f", "1", sys.executable, "-S", "-c", hog],
+        check=True,
+        timeout=20,
+    )
+    assert float(done(timed)) < 0.15
+    starved.kill()
+    starved.wait()
+    assert done(held.app(3, MANY.format(count=100)), 5) == "ok\n"
+
+
+def test_successor_answers_the_call_in_flight(held: Node) -> None:
+    """The dead holder had received a call; once it had not yet given a socket, once it had."""
+    dead = flight.Flight.create()
+    apps = [held.filtered(sys.executable, "-S", "-c", MANY.format(count=5)) for _ in range(2)]
+    with held.client() as client:
+        for index, (_, notify, channel) in enumerate(apps, 1):
+            channel.send(b"g")
+            with dead.slot(index) as slot:
+                flight.clear(slot, index)
+                ioctl(notify, seccomp.NOTIF_RECV, slot, True)
+                if index == 2:
+                    call = seccomp.NOTIF_CALL.unpack_from(slot)[0]
+                    with socket.socket() as gift:
+                        add = seccomp.ADDFD.pack(call, 0, gift.fileno(), 0, 0)
+                        number = ioctl(notify, seccomp.NOTIF_ADDFD, bytearray(add), True)
+                    flight.note_given(slot, number)
+            client.add(index, 0, IPv4Address("1.1.1.1"), notify)
+        assert client.adopt(dead.fd) == 2
+        assert [done(process) for process, _, _ in apps] == ["ok\n", "ok\n"]
+        assert client.adopt(dead.fd) == 0
+    for _, notify, channel in apps:
+        os.close(notify)
+        channel.close()
+    dead.close()
+
+
+def test_kill_9_again_and_again(held: Node) -> None:
+    """Programs in full flight see nothing of the holder's deaths."""
+    apps = [held.app(number, MANY.format(count=30_000)) for number in (1, 2)]
+    adopted = 0
+    for _ in range(8):
+        with held.client() as client:
+            holding = client.holding()
+        time.sleep(0.05)
+        adopted += held.replace(holding)
+        holding.close()
+    assert [done(app, 40) for app in apps] == ["ok\n", "ok\n"]
+    print(f"{adopted} calls adopted")
+
+
+def test_sigterm_lock_and_daemon_death(held: Node) -> None:
+    """A client's death changes nothing; there is one holder on a run directory; SIGTERM ends it well."""
+    app = held.app(1, "import socket, sys\nprint(flush=True); sys.stdin.read(); socket.socket(); print('ok')")
+    assert app.stdout is not None and app.stdout.readline() == "\n"
+    path = held.run_dir / wire.SOCKET_NAME
+    assert path.stat().st_mode & 0o777 == 0o600
+    command = [sys.executable, "-P", "-m", "appswitch.interceptor.inject", str(held.run_dir), str(held.pin)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=held.run_dir)
+    assert (second.returncode, second.stderr.count("\n")) == (73, 1), second.stderr
+    assert done(app) == "ok\n"
+    assert stop(held.holder) == 0
+    assert not path.exists()
+
+
+def test_bad_requests(held: Node) -> None:
+    """Each gets a typed answer and one event; descriptors that come along are closed."""
+    files = held.open_files()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(5)
+    sock.connect(str(held.run_dir / wire.SOCKET_NAME))
+    stray, other = os.pipe()
+    add = b'{"version":1,"add":{"id":1,"class":0,"ip":"1.1.1.1"}}'
+    cases: list[tuple[bytes, list[int], str]] = [
+        (b"{", [], "malformed"),
+        (b"\xff\xfe", [stray], "malformed"),
+        (b'{"version":1}', [], "malformed"),
+        (b'{"version":9,"list":{}}', [], "version"),
+        (b'{"version":1,"list":{"x":1}}', [], "malformed"),
+        (add, [], "malformed"),
+        (add, [stray, stray], "malformed"),
+        (add, [stray], "malformed"),
+        (add.replace(b"1.1.1.1", b"1.1.1"), [stray], "malformed"),
+        (b'{"version":1,"adopt":{}}', [stray], "malformed"),
+        (b'{"version":1,"remove":{"id":77}}', [], "not-found"),
+        (b" " * (wire.MAX_MESSAGE + 1), [], "malformed"),
+        (b"[" * 60_000, [], "malformed"),
+    ]
+    for data, descriptors, code in cases:
+        socket.send_fds(sock, [data], descriptors)
+        reply = wire.decode_reply(sock.recv(wire.MAX_MESSAGE))
+        assert reply.error is not None and reply.error.code == code, (data[:60], reply)
+    assert [event["code"] for event in held.events("holder-request-refused")] == [
+        code for _, _, code in cases
+    ]
+    sock.close()
+    os.close(stray)
+    os.close(other)
+    settle(held, files)
+    with held.client() as client:
+        with pytest.raises(NotFound, match="no app 0000004d"):
+            client.remove(77)
+        client.holding().close()
+    assert wire.error_of(wire.Failure("version", "x")).__class__ is Unsupported
+    assert issubclass(InvalidInput, wire.ERRORS["malformed"])
+
+
+def test_list_in_pages_and_remove(held: Node) -> None:
+    """More apps than one message can carry; replaced, removed, and gone when their program is."""
+    files = held.open_files()
+    process, notify, channel = held.filtered("sleep", "60")
+    with held.client() as client:
+        for number in range(1, 451):
+            client.add(number, 7, IPv4Address(number), notify)
+        client.add(450, 8, IPv4Address("9.9.9.9"), notify)
+        holding = client.holding()
+        assert [app.id for app in holding.apps] == list(range(1, 451))
+        assert holding.apps[449].ip == IPv4Address("9.9.9.9") and holding.apps[449].class_index == 8
+        assert len({holding.flight, *(app.fd for app in holding.apps)}) == 451
+        holding.close()
+        client.remove(1)
+        with pytest.raises(NotFound):
+            client.remove(1)
+        channel.send(b"g")
+        process.kill()
+        process.wait()
+    settle(held, files)
+    os.close(notify)
+    channel.close()
