@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from appswitch.agent import daemon
+from appswitch.agent.daemon import run
 from appswitch.agent.logs import open_log
 from appswitch.agent.settings_load import HelpWanted, load
 from appswitch.errors import AppSwitchError
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
         settings = load(argv, os.environ)
         log = open_log(settings.log_file)
         try:
-            asyncio.run(daemon.run(settings, log))
+            asyncio.run(run(settings, log))
         finally:
             log.close()
     except HelpWanted as wanted:

@@ -19,7 +19,7 @@ from typing import Final
 
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.tasks import spawn, stop
-from appswitch.errors import AppSwitchError, NotFound, Unavailable
+from appswitch.errors import AppSwitchError, Unavailable
 from appswitch.interceptor.holder_client import HolderClient
 
 START_DEADLINE: Final = 10.0
@@ -98,18 +98,13 @@ class Holder:
         except BaseException:
             os.close(descriptor)
             raise
-        self._forget(app_id)
+        self.remove(app_id)
         self._apps[app_id] = HeldApp(class_index, ip, descriptor)
 
     def remove(self, app_id: int) -> None:
-        """The app has ended; idempotent."""
-        if app_id not in self._apps:
-            return
-        self._forget(app_id)
-        try:
-            self._ask().remove(app_id)
-        except (NotFound, Unavailable):
-            pass  # it saw the end itself, or a new holder will never hear of the app
+        """The app has ended, as the holder sees by itself (its descriptor hangs up); idempotent."""
+        if (held := self._apps.pop(app_id, None)) is not None:
+            os.close(held.descriptor)
 
     async def close(self, *, end: bool) -> None:
         """Leave the holder alone, or end it (no app needs it)."""
@@ -121,17 +116,13 @@ class Holder:
             self._client.close()
             self._client = None
         for app_id in tuple(self._apps):
-            self._forget(app_id)
+            self.remove(app_id)
         self._set_flight(-1)
 
     def _ask(self) -> HolderClient:
         if self._client is None:
             raise Unavailable("the holder is being started again: try once more")
         return self._client
-
-    def _forget(self, app_id: int) -> None:
-        if (held := self._apps.pop(app_id, None)) is not None:
-            os.close(held.descriptor)
 
     def _set_flight(self, descriptor: int) -> None:
         if self._flight >= 0:
@@ -147,7 +138,7 @@ class Holder:
             client.close()
             raise
         for app in holding.apps:
-            self._forget(app.id)
+            self.remove(app.id)
             self._apps[app.id] = HeldApp(app.class_index, app.ip, app.fd)
         self._set_flight(holding.flight)
         self._client, self._pid = client, holding.pid

@@ -25,6 +25,7 @@ from appswitch.agent.launch import Caller, Started
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.registry import Registry
 from appswitch.agent.seams import Cgroups, KernelDriver
+from appswitch.agent.tasks import spawn
 from appswitch.agent.writer import Writer
 from appswitch.errors import AppSwitchError, Denied, InvalidInput, Unavailable, Unsupported
 from appswitch.interceptor import abi
@@ -67,6 +68,8 @@ class Apps:
         self._root = parts.cgroups.cgroup_root()
         self._pidfds: dict[int, int] = {}
         """By AppId, while the first process lives."""
+        self._moves: dict[int, asyncio.Task[None]] = {}
+        """Processes on their way into their app's cgroup."""
         self._lingering: set[int] = set()
         """Apps whose first process has gone and whose cgroup still has others."""
 
@@ -75,8 +78,15 @@ class Apps:
         user = await self._user(request.user, caller)
         if request.exposes and caller.peer.uid != 0:
             raise Denied("--expose: only root may open ports of the node")
-        with ExitStack() as undo:  # nothing is awaited from here on: a launch is whole, or is not
+        with ExitStack() as undo:
             app = self._admit(request, caller, user, undo)
+            # Entering a cgroup may wait for an RCU grace period, some milliseconds.  An empty namespace
+            # is made meanwhile: no program hangs on that app's own cgroup, and `inject` waits.
+            move = spawn("cgroup", self._enter(app, caller), _heard)
+            if request.new_netns:
+                self._moves[app.id] = move
+            else:
+                await move
             self._.journal.app(AppRecord(app, self._.registry.class_index(app.app_class)))
             undo.pop_all()
         self._watch(app.id, caller.pidfd)
@@ -94,6 +104,12 @@ class Apps:
 
     async def inject(self, app: App, descriptor: int) -> None:
         """See `launch.Keeper`."""
+        try:
+            if (move := self._moves.pop(app.id, None)) is not None:
+                await move
+        except AppSwitchError:
+            os.close(descriptor)
+            raise
         await self._.holder.add(app.id, self._.registry.class_index(app.app_class), app.ip, descriptor)
 
     def died_early(self, app: App) -> None:
@@ -182,15 +198,21 @@ class Apps:
         try:
             parts.kernel.attach(path, app_id, parts.registry.class_index(app.app_class), ip, _flags(app))
             undo.callback(parts.kernel.forget, app_id)
-            parts.writer.write()
-            signal.pidfd_send_signal(caller.pidfd, 0)
-            parts.cgroups.move(pid, path)
-            signal.pidfd_send_signal(caller.pidfd, 0)
-        except ProcessLookupError as error:
-            raise Unavailable(f"process {pid} ended during its launch") from error
         except OSError as error:
             raise Unsupported(f"app {app.id_text}: {error.strerror or error} ({path})") from error
+        parts.writer.write()
         return app
+
+    async def _enter(self, app: App, caller: Caller) -> None:
+        """The process moves into its app's cgroup.  Raises Unavailable, Unsupported."""
+        path = self._path(app)
+        try:
+            signal.pidfd_send_signal(caller.pidfd, 0)
+            await asyncio.to_thread(self._.cgroups.move, app.pid, path)
+        except (ProcessLookupError, FileNotFoundError) as error:
+            raise Unavailable(f"process {app.pid} ended during its launch") from error
+        except OSError as error:
+            raise Unsupported(f"app {app.id_text}: {error.strerror or error} ({path})") from error
 
     def _make_cgroup(self, pid: int) -> tuple[int, Path]:
         """A fresh AppId and its cgroup.  Raises Unavailable (the process is gone), Unsupported."""
@@ -243,6 +265,7 @@ class Apps:
         if self._.cgroups.populated(path) or not self._.cgroups.remove(path):
             return
         self._lingering.discard(app_id)
+        self._moves.pop(app_id, None)
         self._.holder.remove(app_id)
         self._.registry.remove_app(app_id)
         self._.freed(self._.kernel.forget(app_id))
@@ -252,6 +275,10 @@ class Apps:
 
     def _path(self, app: App) -> Path:
         return self._root / app.cgroup.lstrip("/")
+
+
+def _heard(_: str, __: BaseException) -> None:
+    """Whoever awaits the task hears of its error; nobody does if the launcher has gone."""
 
 
 def _flags(app: App) -> int:
