@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import aiohttp
+import msgspec
+
 from appswitch.agent import drivers
 from appswitch.agent import resources as view
 from appswitch.agent.rest import Rest
@@ -18,6 +22,10 @@ from appswitch.errors import Conflict, NotFound
 from appswitch.model import App, Class, Labels, Protocol, Service, Snapshot, VService
 
 NODE_IP = IPv4Address("10.0.2.15")
+
+
+MYVSVC = {"name": "myvsvc", "ip": "1.1.1.1", "backends": ["10.0.2.15"]}
+EXPOSED = {**MYVSVC, "expose": [{"port": 8000, "host_port": 10000}]}
 
 
 def labels(**pairs: str) -> Class:
@@ -161,3 +169,27 @@ def daemon(state: MemoryState, run_dir: Path) -> Any:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Talk:
+    """Requests to one server, by the Unix socket or by TCP; answers are (status, decoded body)."""
+
+    def __init__(self, run_dir: Path, port: int = 0) -> None:
+        self.path, self.port = run_dir / "api.sock", port
+
+    async def __call__(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
+        connector = None if self.port else aiohttp.UnixConnector(str(self.path))
+        base = f"http://127.0.0.1:{self.port}" if self.port else "http://localhost"
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, base + path, **more) as answer,
+        ):
+            content = await answer.read()
+            return answer.status, msgspec.json.decode(content) if content else None
