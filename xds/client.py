@@ -92,13 +92,11 @@ class Client:
     async def _stream(self, answered: list[bool]) -> str:
         """One stream, to its end; why it ended.  `answered[0]` becomes true with the first response."""
         async with grpc.aio.insecure_channel(self.target, options=OPTIONS) as channel:
-            try:
-                await asyncio.wait_for(channel.channel_ready(), OPEN_TIMEOUT)
-            except TimeoutError as error:
-                raise Unavailable(f"no connection to {self.target} within {OPEN_TIMEOUT:g} s") from error
+            ready = await self._open(channel)
             outgoing: asyncio.Queue[bytes] = asyncio.Queue()
             call = channel.stream_stream(METHOD)(_drain(outgoing))
-            self.listener.connected()
+            if ready:  # else the call itself fails at once, and says why better than we could
+                self.listener.connected()
             await self._obey(self.ads.handle(Connected()), outgoing)
             async for data in call:
                 answered[0] = True
@@ -106,6 +104,17 @@ class Client:
                 commands = await asyncio.to_thread(self._receive, data)
                 await self._obey(commands, outgoing)
             return "the server ended the stream"
+
+    async def _open(self, channel: grpc.aio.Channel) -> bool:
+        """Wait until the connection is up, or has failed (False).  Raises Unavailable if neither happens."""
+        ends = {grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE}
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                while (state := channel.get_state(try_to_connect=True)) not in ends:
+                    await channel.wait_for_state_change(state)
+        except TimeoutError as error:
+            raise Unavailable(f"no connection to {self.target} within {OPEN_TIMEOUT:g} s") from error
+        return bool(state is grpc.ChannelConnectivity.READY)
 
     def _receive(self, data: Any) -> list[Command]:
         return self.ads.handle(Received(decode_response(data)))

@@ -98,8 +98,12 @@ class ReplayServer:
 
     async def wait_for_client(self, timeout: float = ANSWER_TIMEOUT) -> None:
         """Until a client has acknowledged all it was sent.  Raises TimeoutError."""
+        await self.wait_for(lambda: bool(self._streams) and self.settled(), timeout)
+
+    async def wait_for(self, condition: Callable[[], bool], timeout: float = ANSWER_TIMEOUT) -> None:
+        """Until `condition()`, looked at after each request of a client.  Raises TimeoutError."""
         async with asyncio.timeout(timeout):
-            while not (self._streams and self.settled()):
+            while not condition():
                 self._moved.clear()
                 await self._moved.wait()
 

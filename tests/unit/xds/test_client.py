@@ -1,0 +1,240 @@
+"""The gRPC shell against real servers on 127.0.0.1."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+from xds_make import cluster
+
+from appswitch.agent.tasks import spawn
+from appswitch.errors import InvalidInput, Unavailable
+from appswitch.xds.ads import Ads, Config, Ignored, Rejected
+from appswitch.xds.client import METHOD, Client
+from appswitch.xds.recording import Message, Recording, Step, load
+from appswitch.xds.replay import ReplayServer
+from appswitch.xds.requests import NodeInfo
+from appswitch.xds.resources import CDS
+from appswitch.xds.translate import Translator
+
+BOOKINFO = Path(__file__).resolve().parents[3] / "istio-samples" / "bookinfo" / "recording"
+NODE = NodeInfo("sidecar~10.244.9.1~client-1.default~default.svc.cluster.local")
+PATIENCE = 20.0
+
+
+@dataclass
+class Ears:
+    """Remembers what the client says."""
+
+    configs: list[Config] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)
+    rejections: list[Rejected | Ignored] = field(default_factory=list)
+    streams: int = 0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def publish(self, config: Config) -> None:
+        self.configs.append(config)
+        self.moved.set()
+
+    def connected(self) -> None:
+        self.streams += 1
+        self.moved.set()
+
+    def disconnected(self, reason: str, delay: float) -> None:
+        self.reasons.append(reason)
+        self.delays.append(delay)
+        self.moved.set()
+
+    def rejected(self, rejected: Rejected | Ignored) -> None:
+        self.rejections.append(rejected)
+        self.moved.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                self.moved.clear()
+                await self.moved.wait()
+
+
+@contextlib.asynccontextmanager
+async def client(port: int) -> AsyncIterator[Ears]:
+    ears = Ears()
+
+    async def soon(delay: float) -> None:
+        await asyncio.sleep(min(delay, 0.05))
+
+    task = spawn("client", Client(f"127.0.0.1:{port}", NODE, ears, Ads(), soon, lambda _, high: high).run())
+    try:
+        yield ears
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def serving(recording: Recording) -> AsyncIterator[tuple[ReplayServer, int]]:
+    server = ReplayServer(recording)
+    try:
+        yield server, await server.start()
+    finally:
+        await server.stop()
+
+
+def reviews(config: Config) -> set[str]:
+    translation = Translator().translate(config)
+    row = next(item for item in translation.vservices if item.name.startswith("reviews."))
+    return {str(backend.address) for backend in row.backends}
+
+
+def test_the_whole_recording_over_grpc() -> None:
+    async def scenario() -> None:
+        async with serving(load(BOOKINFO)) as (server, port), client(port) as ears:
+            await server.wait_for_client()
+            assert reviews(ears.configs[-1]) == {"10.244.1.31", "10.244.1.32"}
+            while (step := await server.advance()) is not None:
+                await server.wait_for_client()
+                if step.name == "scale-reviews-v3":
+                    assert reviews(ears.configs[-1]) == {"10.244.1.33", "10.244.1.34"}
+            await ears.until(lambda: not any("ratings" in name for name in ears.configs[-1].clusters))
+            assert ears.streams == 3
+        assert server.faults == []
+        assert not [answer for answer in server.answers if answer.error]
+
+    asyncio.run(scenario())
+
+
+def test_server_away_for_a_while_and_back() -> None:  # C40, C42, C43
+    async def scenario() -> None:
+        async with serving(load(BOOKINFO)) as (server, port), client(port) as ears:
+            await server.wait_for_client()
+            before = ears.configs[-1]
+            await server.stop()
+            await ears.until(lambda: len(ears.reasons) >= 4)
+            assert ears.delays[0] <= 0.1  # it had answered
+            assert ears.delays[1:4] == [0.5, 1.0, 2.0]
+            assert ears.configs[-1] is before  # the last good one stays
+            server.step = 0
+            assert await server.start(port) == port
+            await server.wait_for_client()
+            await server.advance()
+            await ears.until(lambda: reviews(ears.configs[-1]) == {"10.244.1.33"})
+
+    asyncio.run(scenario())
+
+
+def small(*responses: Any) -> Recording:
+    messages = []
+    for response in responses:
+        data = response.SerializeToString()
+        from appswitch.xds.decode import decode_response
+
+        messages.append(Message(data, decode_response(data)))
+    return Recording("small", (Step("start", False, tuple(messages)),))
+
+
+def clusters(count: int, version: str = "1", padding: int = 0) -> Any:
+    message = discovery_pb2.DiscoveryResponse(type_url=CDS, version_info=version, nonce=f"n{version}")
+    for number in range(count):
+        message.resources.add(
+            type_url=CDS, value=cluster(f"c{number}", alt_stat_name="x" * padding, type=0).value
+        )
+    return message
+
+
+def test_a_push_of_ten_megabytes() -> None:  # C50
+    async def scenario() -> None:
+        async with serving(small(clusters(2000, padding=5000))) as (_, port), client(port) as ears:
+            await ears.until(lambda: bool(ears.configs) and len(ears.configs[-1].clusters) == 2000)
+
+    asyncio.run(scenario())
+
+
+def test_a_corrupt_resource_is_rejected_on_the_wire() -> None:  # C06
+    async def scenario() -> None:
+        message = clusters(3)
+        message.resources[1].value = message.resources[1].value[:-1]
+        async with serving(small(message)) as (server, port), client(port) as ears:
+            await ears.until(lambda: bool(ears.configs and ears.rejections))
+            await server.wait_for(lambda: any(answer.error for answer in server.answers))
+            assert set(ears.configs[-1].clusters) == {"c0", "c2"}
+            assert [answer.error.split(":")[0] for answer in server.answers if answer.error] == ["c1"]
+
+    asyncio.run(scenario())
+
+
+@contextlib.asynccontextmanager
+async def strange(answer: Callable[[Any], Any]) -> AsyncIterator[int]:
+    """A server whose streams do as `answer` says."""
+    service, method = METHOD.strip("/").split("/")
+
+    async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+        async for _ in requests:
+            await answer(context)
+
+    handler = grpc.stream_stream_rpc_method_handler(serve)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
+
+
+def test_bytes_that_are_no_response_end_the_stream_only() -> None:
+    async def scenario() -> None:
+        async with strange(lambda context: context.write(b"\xff\xff\xff")) as port, client(port) as ears:
+            await ears.until(lambda: len(ears.reasons) >= 2)
+            assert "discovery response of 3 bytes" in ears.reasons[0]
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_is_told_in_the_servers_words() -> None:  # C57
+    async def scenario() -> None:
+        refuse = grpc.StatusCode.INVALID_ARGUMENT, "missing parts in the service node"
+        async with strange(lambda context: context.abort(*refuse)) as port, client(port) as ears:
+            await ears.until(lambda: len(ears.delays) >= 3)
+            assert ears.reasons[0] == "INVALID_ARGUMENT: missing parts in the service node"
+            assert ears.delays[:3] == [0.5, 1.0, 2.0]
+
+    asyncio.run(scenario())
+
+
+def test_nobody_there() -> None:  # C44
+    async def scenario() -> None:
+        async with strange(lambda _: None) as port:
+            pass
+        async with client(port) as ears:
+            await ears.until(lambda: len(ears.reasons) >= 1)
+            assert ears.reasons[0].startswith("UNAVAILABLE: ")
+            assert f"127.0.0.1:{port}" in ears.reasons[0]
+            assert not ears.configs
+            assert not ears.streams
+
+    asyncio.run(scenario())
+
+
+def test_replay_on_a_taken_port() -> None:
+    async def scenario() -> None:
+        async with serving(load(BOOKINFO)) as (_, port):
+            with pytest.raises(Unavailable, match=str(port)):
+                await ReplayServer(load(BOOKINFO)).start(port)
+
+    asyncio.run(scenario())
+
+
+def test_recordings_must_exist() -> None:
+    with pytest.raises(InvalidInput):
+        load(Path("/nonexistent"))
