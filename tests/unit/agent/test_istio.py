@@ -1,0 +1,142 @@
+"""The Istio agent against a replayed Istiod: tables handed over, and what is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appswitch.agent import istio
+from appswitch.agent.istio import IstioAgent, IstioTable, default_node_id
+from appswitch.agent.logs import Log
+from appswitch.agent.tasks import spawn
+from appswitch.errors import UsageError
+from appswitch.xds.recording import Recording, Step, load
+from appswitch.xds.replay import ReplayServer
+from appswitch.xds.resources import EDS
+
+BOOKINFO = Path(__file__).resolve().parents[3] / "istio-samples" / "bookinfo" / "recording"
+NODE = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
+
+
+class Logger:
+    """structlog's stand-in: remembers (event, fields)."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append((event, fields))
+
+    warning = error = debug = info
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.lines if name == event]
+
+
+class Tables:
+    """Remembers what was applied, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.all: list[IstioTable] = []
+        self._moved = asyncio.Event()
+
+    def apply(self, table: IstioTable) -> None:
+        self.all.append(table)
+        self._moved.set()
+
+    async def first(self) -> IstioTable:
+        async with asyncio.timeout(10):
+            while not self.all:
+                self._moved.clear()
+                await self._moved.wait()
+        return self.all[0]
+
+
+@contextlib.asynccontextmanager
+async def running(recording: Recording) -> AsyncIterator[tuple[ReplayServer, IstioAgent, Tables, Logger]]:
+    server, tables, logger = ReplayServer(recording), Tables(), Logger()
+    port = await server.start()
+    agent = IstioAgent(f"127.0.0.1:{port}", NODE, tables.apply, Log(logger))
+    task = spawn("istio", agent.run())
+    try:
+        yield server, agent, tables, logger
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await server.stop()
+
+
+def reviews(table: IstioTable) -> dict[str, int]:
+    row = next(vservice for vservice in table.vservices if vservice.name.startswith("reviews."))
+    return {str(backend.address): backend.weight for backend in row.backends}
+
+
+def test_the_first_table_is_whole_and_each_change_is_applied_once() -> None:
+    async def scenario() -> None:
+        async with running(load(BOOKINFO)) as (server, agent, tables, logger):
+            await server.wait_for_client()
+            assert len(tables.all) == 1  # not one for each of the five responses
+            assert len(tables.all[0].vservices) == 6
+            assert reviews(tables.all[0]) == {"10.244.1.31": 80, "10.244.1.32": 20}
+            assert dict(tables.all[0].names)["ratings.default.svc.cluster.local"] == (
+                IPv4Address("10.96.1.4"),
+            )
+            assert agent.connected_now
+            await server.advance()
+            await server.wait_for_client()
+            assert [reviews(table) for table in tables.all[1:]] == [{"10.244.1.33": 1}]
+            assert [fields["count"] for fields in logger.of("istio.applied")] == [6, 6]
+            assert logger.of("istio.applied")[1]["rows"] == 1
+            # said once, for as long as it stays the same
+            assert len(logger.of("istio.unsupported")) == 1
+            assert logger.of("istio.unsupported")[0]["count"] == sum(agent.table.counts().values())
+            assert "cluster.lb_policy 11" in logger.of("istio.unsupported")[0]["text"]
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_leaves_the_last_table() -> None:
+    async def scenario() -> None:
+        async with running(load(BOOKINFO)) as (server, agent, tables, logger):
+            await server.wait_for_client()
+            port = int(agent.target.rpartition(":")[2])
+            await server.stop()
+            async with asyncio.timeout(10):
+                while agent.connected_now:
+                    await asyncio.sleep(0.01)
+            assert len(logger.of("istio.disconnected")) >= 1
+            await server.start(port)
+            await server.wait_for_client()
+            assert agent.connected_now
+            assert len(tables.all) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_incomplete_first_push_is_applied_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(istio, "HOLD", 0.2)
+    whole = load(BOOKINFO)
+    without = tuple(m for m in whole.steps[0].messages if m.response.type_url != EDS)
+
+    async def scenario() -> None:
+        recording = Recording("no endpoints", (Step("start", False, without),))
+        async with running(recording) as (_, _, tables, _):
+            assert (await tables.first()).vservices == ()
+            assert len((await tables.first()).names) == 6
+
+    asyncio.run(scenario())
+
+
+def test_node_ids() -> None:
+    assert default_node_id(IPv4Address("10.0.0.5"), "Node_1.example") == (
+        "sidecar~10.0.0.5~node-1-example.default~default.svc.cluster.local"
+    )
+    with pytest.raises(UsageError, match="node id 'x'"):
+        IstioAgent("127.0.0.1:1", "x", lambda _: None, Log(Logger()))
