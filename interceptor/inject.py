@@ -132,9 +132,9 @@ def run(run_dir: Path, pin: Path) -> int:
     seccomp.check_sizes()
     # Before any thread is there: a signal must not interrupt a call in hand.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_END, _WAKE))
-    raise_limits()
     storage = open_storage(pin)
     held = lock(run_dir)
+    raise_limits()
     me = threading.get_ident()
     loop = Loop(Maker(storage), lambda: signal.pthread_kill(me, _WAKE), log)
     listener = inject_control.listen(run_dir)

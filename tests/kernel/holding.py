@@ -41,7 +41,7 @@ def storage(pin: Path) -> Map:
     blob = header + types + names
     btf = lib.bpf_btf_load(blob, ctypes.c_size_t(len(blob)), None)
     assert btf >= 0, os.strerror(-btf)
-    options = struct.pack("@QIIIIIIQII", 56, btf, 1, 3, 0, 0, 1, 0, 0, 0)  # map_flags: NO_PREALLOC
+    options = struct.pack("@QIIIIIIQII", 48, btf, 1, 3, 0, 0, 1, 0, 0, 0)  # map_flags: NO_PREALLOC
     fd = lib.bpf_map_create(24, b"standin", 4, abi.SOCK_SIZE, 0, options)
     os.close(btf)
     assert fd >= 0, os.strerror(-fd)

@@ -14,12 +14,12 @@ from fcntl import ioctl
 from ipaddress import IPv4Address
 
 import pytest
+from kernel.holding import Node, done, node, stop
 
 from appswitch.errors import InvalidInput, NotFound, Unsupported
 from appswitch.interceptor import abi, seccomp
 from appswitch.interceptor import inject_flight as flight
 from appswitch.interceptor import inject_wire as wire
-from kernel.holding import Node, done, node, stop
 
 MANY = (
     "import socket\nfor i in range({count}):\n with socket.socket() as s: assert s.fileno() > 2\nprint('ok')"
@@ -155,26 +155,46 @@ print("ok")
         assert holding.apps == () and holding.pid == held.holder.pid
 
 
-def test_timer_signals(held: Node) -> None:
-    """A signal each millisecond: socket() never fails, and no descriptor is lost or given twice."""
+@pytest.mark.parametrize("restart", [True, False])
+def test_timer_signals(held: Node, restart: bool) -> None:
+    """A signal each millisecond: socket() never fails, and no descriptor is lost or given twice.
+
+    A handler without SA_RESTART can see EINTR where the signal comes before the holder has received the
+    call: WAIT_KILLABLE_RECV protects from then on.  Even then nothing is lost.
+    """
     app = held.app(
         1,
-        """
+        f"""
 import os, signal, socket
-hits = 0
+hits = interrupted = 0
 def hit(*_):
     global hits
     hits += 1
 signal.signal(signal.SIGALRM, hit)
+signal.siginterrupt(signal.SIGALRM, {not restart})
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 before = len(os.listdir("/proc/self/fd"))
-while hits < 500:
-    s = socket.socket(); assert s.fileno() > 2; s.close()
+while hits < 1000:
+    try: s = socket.socket()
+    except InterruptedError: interrupted += 1
+    else: assert s.fileno() > 2; s.close()
 signal.setitimer(signal.ITIMER_REAL, 0)
 assert len(os.listdir("/proc/self/fd")) == before
-print("ok")
+print(interrupted)
 """,
     )
+    interrupted = int(done(app))
+    assert interrupted == 0 if restart else interrupted < 500, interrupted
+
+
+def test_holder_stopped_and_continued(held: Node) -> None:
+    """SIGSTOP (a debugger, a freezer) in the middle of a call: no socket() answers with a wrong number."""
+    app = held.app(1, MANY.format(count=20_000))
+    while app.poll() is None:
+        held.holder.send_signal(signal.SIGSTOP)
+        time.sleep(0.002)
+        held.holder.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
     assert done(app) == "ok\n"
 
 
@@ -248,7 +268,7 @@ def test_hung_app_delays_nobody(held: Node) -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
 def test_starved_app_delays_nobody(held: Node) -> None:
-    """An app that gets no CPU while the holder waits for it costs the others one tick, not its whole absence."""
+    """An app that gets no CPU while the holder waits for it costs the others one tick, not its absence."""
     mine, theirs = sorted(os.sched_getaffinity(0))[:2]
     for task in os.listdir(f"/proc/{held.holder.pid}/task"):
         os.sched_setaffinity(int(task), {mine})
@@ -267,14 +287,20 @@ print(worst)
 """,
         prefix=("taskset", "-c", str(mine), "chrt", "-r", "1"),
     )
-    hog = "import time\nfor i in range(4):\n end = time.monotonic() + .3\n while time.monotonic() < end: pass\n time.sleep(.1)"
+    hog = """
+import time
+for i in range(4):
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end: pass
+    time.sleep(0.1)
+"""
     assert timed.stdout is not None and timed.stdout.readline() == "\n"
     subprocess.run(
         ["taskset", "-c", str(theirs), "chrt", "-f", "1", sys.executable, "-S", "-c", hog],
         check=True,
         timeout=20,
     )
-    assert float(done(timed)) < 0.15
+    assert float(done(timed)) < 0.15, held.events("holder-held-up")
     starved.kill()
     starved.wait()
     assert done(held.app(3, MANY.format(count=100)), 5) == "ok\n"
@@ -308,9 +334,9 @@ def test_successor_answers_the_call_in_flight(held: Node) -> None:
 
 def test_kill_9_again_and_again(held: Node) -> None:
     """Programs in full flight see nothing of the holder's deaths."""
-    apps = [held.app(number, MANY.format(count=30_000)) for number in (1, 2)]
+    apps = [held.app(number, MANY.format(count=15_000)) for number in (1, 2)]
     adopted = 0
-    for _ in range(8):
+    for _ in range(5):
         with held.client() as client:
             holding = client.holding()
         time.sleep(0.05)
