@@ -18,10 +18,11 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from appswitch.agent import drivers, node
+from appswitch.agent import node
 from appswitch.agent.cli import version
 from appswitch.agent.dns import DnsServer
 from appswitch.agent.dns_names import NameTable
+from appswitch.agent.ground import Ground, real_ground
 from appswitch.agent.holder_process import Holder
 from appswitch.agent.journal import Journal
 from appswitch.agent.launch import LaunchServer
@@ -38,9 +39,8 @@ from appswitch.agent.tasks import spawn, stop
 from appswitch.agent.vips import candidates
 from appswitch.agent.watcher import Watcher
 from appswitch.agent.writer import Writer
-from appswitch.errors import AppSwitchError, Exhausted, InvalidInput, Unsupported
-from appswitch.interceptor import abi, cgroup
-from appswitch.interceptor.kernel import Kernel
+from appswitch.errors import AppSwitchError, Exhausted, InvalidInput
+from appswitch.interceptor import abi
 from appswitch.model import Snapshot
 
 if TYPE_CHECKING:  # its libraries take seconds to load: only a daemon with --istio does so
@@ -58,7 +58,7 @@ async def run(settings: Settings, log: Log) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as parts:
-        daemon = Daemon(settings, log)
+        daemon = Daemon(settings, log, real_ground())
         await daemon.start(parts)
         await stopping.wait()
     log(Event.STOPPED, apps=daemon.apps_left)
@@ -67,8 +67,9 @@ async def run(settings: Settings, log: Log) -> None:
 class Daemon:
     """All parts; `start` pushes each one's end onto the stack that it is given."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
+    def __init__(self, settings: Settings, log: Log, ground: Ground) -> None:
         self._settings = settings
+        self._ground = ground
         self._log = log
         self._names = NameTable()
         self._named: tuple[object, ...] = ()
@@ -83,7 +84,7 @@ class Daemon:
     async def start(self, parts: AsyncExitStack) -> None:
         """Everything, to the log's `daemon.started`."""
         settings, log = self._settings, self._log
-        require_driver()
+        self._ground.require()
         run_dir = RunDir(settings.run_dir)
         parts.callback(run_dir.close)
         self._cgroup_tag = run_dir.tag
@@ -95,20 +96,20 @@ class Daemon:
         if settings.clean:
             self._journal.remove()
             await Holder.end_old(run_dir.path)
-        self._kernel = kernel = Kernel.open(run_dir.pin_dir, clean=settings.clean)
+        self._kernel = kernel = self._ground.open_kernel(run_dir.pin_dir, settings.clean)
         parts.callback(self._close_kernel)
         kernel.set_local_addresses(registry.snapshot.local_ips)
-        self._ports = PortStock(settings.driver.ports, kernel, run_dir.path, log)
+        self._ports = PortStock(settings.driver.ports, kernel, run_dir.path, log, self._ground.reserved_ports)
         parts.callback(lambda: self._ports.close(forget=not self.apps_left))
         self._writer = Writer(registry, kernel, log, self._published)
         parts.callback(self._writer.close)
-        self._holder = Holder(run_dir.path, kernel.sock_map_pin, self._enroll, log)
+        self._holder = self._ground.make_holder(run_dir.path, kernel.sock_map_pin, self._enroll, log)
         self._apps = Apps(
             Parts(
                 registry,
                 self._writer,
                 kernel,
-                cgroup,
+                self._ground.cgroups,
                 self._journal,
                 self._holder,
                 self._ports.release,
@@ -129,12 +130,22 @@ class Daemon:
         self._ports.start()
         self._holder.start()
         parts.push_async_callback(self._close_holder)
-        self._watcher = Watcher(registry, kernel, self._writer, log, self._ports.fill)
+        resetter = self._ground.make_resetter()
+        parts.callback(resetter.close)
+        local = frozenset(ip.packed for ip in registry.snapshot.local_ips)
+        self._watcher = Watcher(
+            registry,
+            kernel,
+            self._writer,
+            log,
+            self._ports.fill,
+            lambda refused: resetter.answer(refused, local, time.monotonic()),
+        )
         self._watcher.resync()
         asyncio.get_running_loop().add_reader(kernel.event_fd, self._watcher.read)
         parts.callback(asyncio.get_running_loop().remove_reader, kernel.event_fd)
         self._apps.resume()
-        state = NodeState(
+        self.state = state = NodeState(
             settings.node.cluster, version(), registry, self._writer, self._journal, log, self._problems
         )
         rest = Rest(state, version(), run_dir.path / "api.sock", settings.rest_port, self._request_failed)
@@ -266,6 +277,7 @@ class Daemon:
 
     def _enroll(self, pid: int) -> None:
         """A holder's cgroup, with our programs on it: the sockets that it makes belong there."""
+        cgroup = self._ground.cgroups
         root = cgroup.cgroup_root()
         own = f"appswitch-holder-{self._cgroup_tag}"
         path = root / cgroup.of_process(pid).lstrip("/")
@@ -290,20 +302,13 @@ class Daemon:
         ends = not self.apps_left
         await self._holder.close(end=ends)
         if ends and self._holder_cgroup is not None:
-            cgroup.remove(self._holder_cgroup)
+            self._ground.cgroups.remove(self._holder_cgroup)
 
     def _close_kernel(self) -> None:
         """The pins stay as long as there are apps."""
         if not self.apps_left:
             self._kernel.remove()
         self._kernel.close()
-
-
-def require_driver() -> None:
-    """Raises Unsupported with what is missing for the kernel driver."""
-    for driver in drivers.probe():
-        if driver.name == "kernel" and not driver.usable:
-            raise Unsupported(f"the kernel driver cannot run here: {driver.reason}")
 
 
 def _write_in_place(path: Path, text: str) -> None:

@@ -14,9 +14,7 @@ import signal
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
 from appswitch.agent.hello import Request
@@ -24,7 +22,7 @@ from appswitch.agent.journal import AppRecord, Journal
 from appswitch.agent.launch import Caller, Started
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.registry import Registry
-from appswitch.agent.seams import Cgroups, KernelDriver
+from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver
 from appswitch.agent.tasks import spawn
 from appswitch.agent.writer import Writer
 from appswitch.errors import AppSwitchError, Denied, InvalidInput, Unavailable, Unsupported
@@ -33,14 +31,6 @@ from appswitch.model import App
 
 ID_BASE = 0xF000_0000
 """AppIds look like the manual's: f0…; the rest is drawn, so that two daemons rarely draw the same."""
-
-
-class HolderLike(Protocol):
-    """What keeps notify descriptors (`holder_process.Holder`)."""
-
-    async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None: ...
-
-    def remove(self, app_id: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

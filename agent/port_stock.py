@@ -29,10 +29,13 @@ LOW: Final = 512
 class PortStock:
     """The ports of `--ports`."""
 
-    def __init__(self, ranges: Ranges, kernel: KernelDriver, run_dir: Path, log: Log) -> None:
+    def __init__(
+        self, ranges: Ranges, kernel: KernelDriver, run_dir: Path, log: Log, reserved: Path = RESERVED
+    ) -> None:
         self._pool = Pool(ranges)
         self._kernel = kernel
         self._file = run_dir / FILE_NAME
+        self._reserved = reserved
         self._log = log
         self._ours: frozenset[int] = frozenset()
         self._exhausted = False
@@ -106,9 +109,9 @@ class PortStock:
         self._write_reserved(wanted)
 
     def _write_reserved(self, wanted: frozenset[int]) -> None:
-        others = self._read(RESERVED) - self._ours
+        others = self._read(self._reserved) - self._ours
         try:
-            RESERVED.write_text(format_ports(others | wanted) + "\n")
+            self._reserved.write_text(format_ports(others | wanted) + "\n")
         except OSError as error:
             self._log(Event.NOTE, text="cannot reserve ports (ip_local_reserved_ports)", error=error.strerror)
         self._ours = wanted

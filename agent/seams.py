@@ -1,4 +1,4 @@
-"""The two things below the daemon that tests replace: the kernel driver and control groups."""
+"""What is below the daemon and what tests replace: kernel driver, control groups, holder, RSTs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from appswitch.interceptor.commands import Command, Dump
-from appswitch.interceptor.events import Event
+from appswitch.interceptor.events import AdmissionRefused, Event
 from appswitch.model import Service
 
 
@@ -45,6 +45,29 @@ class KernelDriver(Protocol):
     def close(self) -> None: ...
 
     def remove(self) -> None: ...
+
+
+class HolderLike(Protocol):
+    """What keeps notify descriptors; see `holder_process.Holder`."""
+
+    @property
+    def problem(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None: ...
+
+    def remove(self, app_id: int) -> None: ...
+
+    async def close(self, *, end: bool) -> None: ...
+
+
+class ResetterLike(Protocol):
+    """What tells strangers that they are refused; see `interceptor.reset`."""
+
+    def answer(self, refused: AdmissionRefused, local: frozenset[bytes], now: float) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class Cgroups(Protocol):

@@ -36,12 +36,15 @@ class Watcher:
         writer: Writer,
         log: Log,
         pool_empty: Callable[[], None],
+        reset: Callable[[AdmissionRefused], object] = lambda refused: None,
     ) -> None:
+        """`reset` may tell a refused stranger so (`interceptor.reset`)."""
         self._registry = registry
         self._kernel = kernel
         self._writer = writer
         self._log = log
         self._pool_empty = pool_empty
+        self._reset = reset
         self._lost = kernel.lost()
         self._refusals = 0
 
@@ -86,12 +89,13 @@ class Watcher:
                 self._refused(
                     Event.CONNECT_DENIED, app=f"{app:08x}", destination=wanted, error=error_name(error)
                 )
-            case AdmissionRefused(app, source, source_port, real_port):
+            case AdmissionRefused():
+                self._reset(event)
                 self._refused(
                     Event.ADMISSION_REFUSED,
-                    app=f"{app:08x}",
-                    source=f"{source}:{source_port}",
-                    real_port=real_port,
+                    app=f"{event.app:08x}",
+                    source=f"{event.source}:{event.source_port}",
+                    real_port=event.real_port,
                 )
             case PoolEmpty(app, port, protocol):
                 self._log(Event.POOL_EMPTY, app=f"{app:08x}", service=f"{port}/{protocol.label}")

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
+from kernel_model import KernelModel
+
+from appswitch.agent.ground import Ground
 from appswitch.agent.logs import Event, Log
+from appswitch.errors import Exhausted
+from appswitch.interceptor.commands import Command, Dump
+from appswitch.interceptor.events import AdmissionRefused
+from appswitch.interceptor.events import Event as KernelEvent
+from appswitch.model import Service
 
 
 class FakeLog(Log):
@@ -20,3 +33,210 @@ class FakeLog(Log):
     def names(self) -> list[str]:
         """The events' names in order."""
         return [event.label for event, _ in self.events]
+
+    def count(self, event: Event) -> int:
+        """How often it was logged."""
+        return sum(each is event for each, _ in self.events)
+
+
+class FakeKernel:
+    """`KernelDriver` in memory: the tables are CORE's model, events are `push`ed by the test."""
+
+    def __init__(self, pins: Path = Path("/nowhere")) -> None:
+        self.tables = KernelModel()
+        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.sock_map_pin = pins / "sockets"
+        self.attached: dict[int, tuple[Path, int, IPv4Address, int]] = {}
+        self.forgotten: list[int] = []
+        self.real_ports: dict[int, list[int]] = {}
+        """By AppId: what `forget` gives back."""
+        self.listening: list[Service] = []
+        self.queue: list[int] = []
+        self.local: set[IPv4Address] = set()
+        self.overflows = 0
+        self.room = 1 << 30
+        """Commands that `apply` still takes: then the tables are full."""
+        self.closed = self.removed = False
+        self.fail: OSError | None = None
+        """What the next `attach` raises."""
+        self._events: list[KernelEvent] = []
+
+    def push(self, *events: KernelEvent) -> None:
+        """Events as from the ring buffer."""
+        self._events += events
+        os.eventfd_write(self.event_fd, 1)
+
+    def attach(self, cgroup: Path, app_id: int, class_index: int, ip: IPv4Address, flags: int) -> None:
+        if self.fail is not None:
+            raise self.fail
+        self.attached[app_id] = (cgroup, class_index, ip, flags)
+
+    def forget(self, app_id: int) -> list[int]:
+        self.attached.pop(app_id, None)
+        self.forgotten.append(app_id)
+        return self.real_ports.pop(app_id, [])
+
+    def apply(self, commands: Sequence[Command]) -> None:
+        if len(commands) > self.room:
+            raise Exhausted("the kernel's table 'keys' is full")
+        self.tables.apply(commands, time.monotonic())
+
+    def dump(self) -> Dump:
+        return self.tables.dump()
+
+    def services(self) -> list[Service]:
+        return list(self.listening)
+
+    def add_ports(self, ports: Iterable[int]) -> None:
+        self.queue += ports
+
+    def take_ports(self) -> list[int]:
+        taken, self.queue = self.queue, []
+        return taken
+
+    def used_ports(self) -> set[int]:
+        return {port for ports in self.real_ports.values() for port in ports}
+
+    def set_local_addresses(self, addresses: Iterable[IPv4Address]) -> None:
+        self.local = set(addresses)
+
+    def read_events(self) -> list[KernelEvent]:
+        try:
+            os.eventfd_read(self.event_fd)
+        except BlockingIOError:
+            pass
+        events, self._events = self._events, []
+        return events
+
+    def lost(self) -> int:
+        return self.overflows
+
+    def close(self) -> None:
+        self.closed = True
+
+    def remove(self) -> None:
+        self.removed = True
+
+    def reopened(self) -> FakeKernel:
+        """As the next daemon finds it."""
+        self.closed = False
+        return self
+
+    def dispose(self) -> None:
+        """Close our descriptor."""
+        os.close(self.event_fd)
+
+
+class FakeCgroups:
+    """`Cgroups` in a plain folder: a cgroup is populated while a process that was moved there lives."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.moved: dict[Path, set[int]] = {}
+        self.fail: OSError | None = None
+        """What the next `move` raises."""
+
+    def cgroup_root(self) -> Path:
+        return self._root
+
+    def of_process(self, pid: int) -> str:
+        for path, pids in self.moved.items():
+            if pid in pids:
+                return "/" + str(path.relative_to(self._root))
+        return "/"
+
+    def create(self, pid: int, app_id: str) -> Path:
+        path = self._root / f"ax-{app_id}"
+        path.mkdir()
+        return path
+
+    def move(self, pid: int, cgroup: Path) -> None:
+        if self.fail is not None:
+            raise self.fail
+        self.moved.setdefault(cgroup, set()).add(pid)
+
+    def populated(self, cgroup: Path) -> bool:
+        return any(_lives(pid) for pid in self.moved.get(cgroup, ()))
+
+    def remove(self, cgroup: Path) -> bool:
+        if self.populated(cgroup):
+            return False
+        if cgroup.exists():
+            cgroup.rmdir()
+        return True
+
+
+class FakeHolder:
+    """`HolderLike` that remembers."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, int] = {}
+        """AppId to class index."""
+        self.problem = ""
+        self.ended = False
+
+    def start(self) -> None: ...
+
+    async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
+        os.close(descriptor)
+        self.held[app_id] = class_index
+
+    def remove(self, app_id: int) -> None:
+        self.held.pop(app_id, None)
+
+    async def close(self, *, end: bool) -> None:
+        self.ended = end
+
+
+class FakeResetter:
+    """`ResetterLike` that remembers."""
+
+    def __init__(self) -> None:
+        self.refused: list[AdmissionRefused] = []
+
+    def answer(self, refused: AdmissionRefused, local: frozenset[bytes], now: float) -> bool:
+        self.refused.append(refused)
+        return True
+
+    def close(self) -> None: ...
+
+
+class FakeMachine:
+    """All of them, as a `Ground`; the same machine serves one daemon after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "cgroup").mkdir()
+        self.reserved = folder / "reserved"
+        self.reserved.write_text("\n")
+        self.kernel = FakeKernel()
+        self.cgroups = FakeCgroups(folder / "cgroup")
+        self.holder = FakeHolder()
+        self.resetter = FakeResetter()
+
+    def ground(self) -> Ground:
+        return Ground(
+            require=lambda: None,
+            open_kernel=self._open,
+            cgroups=self.cgroups,
+            make_holder=self._make_holder,
+            make_resetter=lambda: self.resetter,
+            reserved_ports=self.reserved,
+        )
+
+    def _open(self, pins: Path, clean: bool) -> FakeKernel:
+        if clean:
+            self.kernel.dispose()
+            self.kernel = FakeKernel(pins)
+        return self.kernel.reopened()
+
+    def _make_holder(self, run_dir: Path, pin: Path, enroll: Callable[[int], None], log: Log) -> FakeHolder:
+        return self.holder
+
+
+def _lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
