@@ -69,8 +69,7 @@ def go_web(short_tmp: Path) -> Path:
     if not (go := shutil.which("go")):
         pytest.skip("no Go compiler here")
     target = short_tmp / "goweb"
-    env = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off", "GOCACHE": str(short_tmp / "gocache")}
-    env |= {"GOFLAGS": "", "GOTOOLCHAIN": "local"}
+    env = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local"}
     subprocess.run([go, "build", "-o", target, PROGRAMS / "goweb.go"], env=env, check=True, timeout=240)
     return target
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def start_nginx(
     node: Node, *ax_args: str, name: str, ip: str, port: int = 80, workers: int = 2, proxy_to: str = ""
 ) -> Nginx:
     """nginx under `ax run --ip IP`, listening on IPv4 and [::], once it is in the service table."""
-    folder = node.base / f"nginx-{name}"
+    folder = Path(tempfile.mkdtemp(prefix=f"nginx-{name}-", dir=node.base))
     argv = nginx_argv(folder, f"{name}\n", port=port, workers=workers, proxy_to=proxy_to)
     before = sum(row["serviceaddr"] == f"{ip}:{port}" for row in node.servers())
     process = node.start("--ip", ip, *ax_args, *argv)

@@ -69,7 +69,8 @@ def test_labels(node: Node, mode: list[str]) -> None:
     assert answers(node, "--labels", "role=test", *mode, ip=ip) == {"test": 40}
     assert answers(node, "--labels", "role=prod,zone=x", *mode, ip=ip) == {"prod": 40}
     assert refusal(node, *mode, ip=ip) == "EACCES"
-    assert set(answers(node, "--labels", "role=prod,role=test", *mode, ip=ip)) == {"prod", "test"}
+    start_echo(node, "--labels", "tier=web", *mode, name="web", ip=ip)
+    assert set(answers(node, "--labels", "role=prod,tier=web", *mode, ip=ip)) == {"prod", "web"}
 
 
 def test_vservice(node: Node, mode: list[str]) -> None:

@@ -11,6 +11,8 @@ from e2e.node import Node
 from e2e.servers import PROGRAMS, PYTHON, start_echo, start_nginx
 
 CLIENT_IP = "2.2.2.2"
+COMPILES = pytest.mark.timeout(300)
+"""Go's first build on a machine compiles its standard library."""
 
 
 def curl(node: Node, mode: list[str], url: str, *args: str) -> str:
@@ -74,6 +76,7 @@ def test_node(node: Node, mode: list[str]) -> None:
     assert out == f"node at ::ffff:{ip} asked by ::ffff:{CLIENT_IP}\n"
 
 
+@COMPILES
 def test_go(node: Node, mode: list[str], go_web: Path) -> None:
     ip = node.fresh_ip()
     node.start("--ip", ip, *mode, str(go_web), "server", ":8080")
@@ -82,6 +85,7 @@ def test_go(node: Node, mode: list[str], go_web: Path) -> None:
     assert out.startswith(f"go at {ip}:8080 asked by {CLIENT_IP}:")
 
 
+@COMPILES
 def test_go_bound_to_its_address(node: Node, mode: list[str], go_web: Path) -> None:
     ip = node.fresh_ip()
     node.start("--ip", ip, *mode, str(go_web), "server", f"{ip}:8080")
