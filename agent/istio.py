@@ -17,7 +17,7 @@ from appswitch.xds.requests import NodeInfo
 from appswitch.xds.resources import SHORT, Unsupported
 from appswitch.xds.translate import ALLOW_ANY, Translation, Translator
 
-HOLD = 5.0
+HOLD = 15.0
 """Seconds that the first table waits to be complete: rows of an earlier daemon may still be in force, and
 a table made from the first of five messages would take most of them away."""
 
@@ -63,6 +63,7 @@ class IstioAgent:
     _client: Client = field(init=False)
     _held: Config | None = None
     _released: bool = False
+    _applied: bool = False
     _timer: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
@@ -137,11 +138,13 @@ class IstioAgent:
             config.versions,
             translation.outbound,
         )
-        if (before.vservices, before.names, before.outbound) != (
+        same = (before.vservices, before.names, before.outbound) == (
             self.table.vservices,
             self.table.names,
             self.table.outbound,
-        ):
+        )
+        if not same or not self._applied:  # the first one counts even if it is empty: it may end an older one
+            self._applied = True
             self.apply(self.table)
             changed = set(before.vservices).symmetric_difference(self.table.vservices)
             self.log(

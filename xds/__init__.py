@@ -1,1 +1,15 @@
-"""Istio's protocol, from bytes to vservices."""
+"""Istio's protocol, from bytes to vservices.  Knows xDS, and nothing of apps, kernels or daemons.
+
+In reading order:
+`resources.py`   what is kept of a push, free of protobuf
+`decode.py`      bytes to resources (`decode_cluster.py`, `decode_listener.py`, `decode_route.py`; what
+                 is not honoured is collected by `leftover.py`)
+`ads.py`         the protocol as a pure state machine: ACK, NACK, subscriptions, reconnects
+`translate.py`   resources to vservices (`chains.py`, `balance.py`, `rows.py`, `names.py`)
+`requests.py`    the bytes that we send
+`client.py`      the gRPC stream around all that (`backoff.py`)
+`recording.py`   recorded pushes; `replay.py` and `replay_cli.py` serve them like an Istiod
+`proto/`         Istio's own messages
+
+xds-protos installs a top-level package `xds`: import this one only as appswitch.xds.
+"""

@@ -50,7 +50,8 @@ def combine(parts: Sequence[tuple[int, tuple[Member, ...]]]) -> tuple[Backend, .
     total = sum(weights.values())
     if total > MAX_TOTAL:
         weights = {key: max(1, weight * MAX_TOTAL // total) for key, weight in weights.items()}
-    return tuple(Backend(ip, port, weight) for (ip, port), weight in sorted(weights.items()))
+    by_address = sorted(weights.items(), key=lambda item: (int(item[0][0]), item[0][1]))
+    return tuple(Backend(ip, port, weight) for (ip, port), weight in by_address)
 
 
 def _reduced(members: tuple[Member, ...]) -> tuple[tuple[Member, ...], int]:

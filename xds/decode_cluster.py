@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
@@ -33,6 +34,7 @@ _CLUSTER_FIELDS = frozenset(
 _LB_FIELDS = frozenset({"healthy_panic_threshold", "locality_weighted_lb_config"})
 _QUIET_FILTERS = frozenset({"istio.metadata_exchange", "envoy.filters.network.metadata_exchange"})
 _LOCALITY_FIELDS = frozenset({"locality", "lb_endpoints", "load_balancing_weight", "priority"})
+_ENDPOINT_FIELDS = frozenset({"address"})
 _LB_ENDPOINT_FIELDS = frozenset({"endpoint", "health_status", "load_balancing_weight", "metadata"})
 _BUILT_IN = frozenset({"InboundPassthroughCluster", PASSTHROUGH, BLACKHOLE})
 _NO_LIMIT = 4294967295
@@ -136,7 +138,7 @@ def _endpoint(message: Any, left: Leftover, by_name: bool) -> Endpoint | None:
     """None where there is no IP address and port to dial."""
     left.fields("endpoint", message, _LB_ENDPOINT_FIELDS)
     endpoint = message.endpoint
-    left.fields("endpoint", endpoint, frozenset({"address"}))
+    left.fields("endpoint", endpoint, _ENDPOINT_FIELDS)
     kind = endpoint.address.WhichOneof("address")
     if kind != "socket_address":
         left.add(f"endpoint.address.{kind or 'none'}", "the endpoint is left out")
@@ -151,11 +153,18 @@ def _endpoint(message: Any, left: Leftover, by_name: bool) -> Endpoint | None:
     return Endpoint(host, _ip(host, left, by_name), port, weight, healthy)
 
 
-def _ip(host: str, left: Leftover, by_name: bool) -> IPv4Address | None:
+@lru_cache(maxsize=1 << 16)
+def _ipv4(host: str) -> IPv4Address | None:
+    """Parsing takes half of the time of an assignment, and an address stands in many of them."""
     try:
         return IPv4Address(host)
     except AddressValueError:
-        pass
+        return None
+
+
+def _ip(host: str, left: Leftover, by_name: bool) -> IPv4Address | None:
+    if (address := _ipv4(host)) is not None:
+        return address
     try:
         IPv6Address(host)
     except AddressValueError:

@@ -24,28 +24,46 @@ class Row:
     policy: LbPolicy
 
 
-def vservices(rows: dict[Key, Row]) -> tuple[VService, ...]:
-    """One for each host and port; a VIP that leads elsewhere than its host's others gets one of its own."""
-    groups: dict[tuple[str, int], dict[tuple[object, ...], list[IPv4Address]]] = {}
-    for (address, port), row in sorted(rows.items()):
-        same = groups.setdefault((row.host, port), {})
-        same.setdefault((row.parts, row.policy), []).append(address)
-    result = []
+Made = dict[tuple[int, tuple[IPv4Address, ...]], tuple[Row, VService]]
+"""Vservices by the identity of the row (hashing it takes longer than making a vservice) and the VIPs."""
+
+
+def vservices(rows: dict[Key, Row], before: Made) -> Made:
+    """One for each host and port, sorted by name; what `before` has is taken from there.
+
+    A VIP that leads elsewhere than its host's others gets one of its own, with the VIP in its name.
+    """
+    groups: dict[tuple[str, int], list[tuple[Row, list[IPv4Address]]]] = {}
+    for (address, port), row in sorted(rows.items(), key=lambda item: (int(item[0][0]), item[0][1])):
+        variants = groups.setdefault((row.host, port), [])
+        for other, addresses in variants:
+            if (other.parts, other.policy) == (row.parts, row.policy):
+                addresses.append(address)
+                break
+        else:
+            variants.append((row, [address]))
+    result: Made = {}
     for (host, port), variants in groups.items():
-        for number, addresses in enumerate(variants.values()):
-            row = rows[addresses[0], port]
-            backends = combine(row.parts)
-            targets = {backend.port for backend in backends}
-            target = targets.pop() if len(targets) == 1 else port
-            result.append(
-                VService(
-                    f"{host}:{port}" + (f"@{addresses[0]}" if number else ""),
-                    tuple(addresses),
-                    (PortMap(port, target),),
-                    backends,
-                    row.policy,
-                    origin="istio",
-                    ports_text=f"[{{{port} {target}}}]",
-                )
-            )
-    return tuple(sorted(result, key=lambda item: item.name))
+        for number, (row, addresses) in enumerate(variants):
+            vips = tuple(addresses)
+            name = f"{host}:{port}" + (f"@{vips[0]}" if number else "")
+            _, made = before.get((id(row), vips), (row, None))
+            if made is None or made.name != name or made.ports[0].port != port:
+                made = _vservice(name, vips, port, row)
+            result[id(row), vips] = row, made
+    return dict(sorted(result.items(), key=lambda item: item[1][1].name))
+
+
+def _vservice(name: str, vips: tuple[IPv4Address, ...], port: int, row: Row) -> VService:
+    backends = combine(row.parts)
+    targets = {backend.port for backend in backends}
+    target = targets.pop() if len(targets) == 1 else port
+    return VService(
+        name,
+        vips,
+        (PortMap(port, target),),
+        backends,
+        row.policy,
+        origin="istio",
+        ports_text=f"[{{{port} {target}}}]",
+    )

@@ -32,7 +32,7 @@ from appswitch.xds.resources import (
     VirtualHost,
     Weighted,
 )
-from appswitch.xds.rows import Key, Row, vservices
+from appswitch.xds.rows import Key, Made, Row, vservices
 
 ALLOW_ANY, REGISTRY_ONLY = "ALLOW_ANY", "REGISTRY_ONLY"
 
@@ -66,12 +66,14 @@ class Translator:
         self._namespace, self._domain = namespace, domain
         self._spreads: dict[str, _Spread] = {}
         self._rows: dict[Key, Row] = {}
+        self._made: Made = {}
 
     def translate(self, config: Config) -> Translation:
         """The whole configuration; parts that did not change are taken from the last one."""
         work = _Work(config, self._spreads, self._rows)
         work.run()
         self._spreads, self._rows = work.used, work.rows
+        self._made = vservices(work.rows, self._made)
         found = set(work.notes)
         for group in (config.clusters, config.assignments, config.listeners, config.routes):
             for resource in group.values():
@@ -79,9 +81,9 @@ class Translator:
         if config.names is not None:
             found.update(config.names.unsupported)
         return Translation(
-            vservices(work.rows),
+            tuple(vservice for _, vservice in self._made.values()),
             names.answers(config.names, self._namespace, self._domain),
-            tuple(sorted(found)),
+            tuple(sorted(found, key=lambda item: (item.field, item.resource, item.instead))),
             work.outbound,
         )
 
@@ -291,7 +293,8 @@ class _Work:
         if len(live) == 1 and policies == {Balance.ROUND_ROBIN}:
             policy = LbPolicy.ROUND_ROBIN
         name = host or self._host(address, live)
-        self.rows[address, port] = Row(name, listener.name, tuple(parts), policy)
+        row, old = Row(name, listener.name, tuple(parts), policy), self.old_rows.get((address, port))
+        self.rows[address, port] = old if old is not None and old == row else row
 
     def _keep(self, address: IPv4Address, port: int) -> None:
         row = self.old_rows.get((address, port))
