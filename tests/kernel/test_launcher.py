@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kernel.fake_daemon import OK, fake_daemon
 
 from appswitch.interceptor import build
-from kernel.fake_daemon import OK, fake_daemon
 
 AX = build.BUILT / build.launcher_name(platform.machine())
 
