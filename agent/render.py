@@ -16,7 +16,6 @@ from typing import Any, Final
 import msgspec
 
 from appswitch.agent import resources as view
-from appswitch.agent.yaml_text import yaml_text
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
@@ -163,7 +162,12 @@ def render(kind: Kind, rows: Sequence[Any], form: str) -> str:
             # Beyond ASCII only strings have characters: escaping those a terminal may obey changes no value.
             return re.sub(r"[^ -~\n]", lambda found: _json_escape(found[0]), text) + "\n"
         case "yaml":
-            return yaml_text(msgspec.to_builtins(rows))
+            import yaml  # a tenth of a second that no other form needs
+
+            dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: six times as fast
+            return str(
+                yaml.dump(msgspec.to_builtins(rows), Dumper=dumper, sort_keys=False, allow_unicode=True)
+            )
         case "name":
             return "".join(f"{readable(kind.identity(row))}\n" for row in rows)
         case _:
