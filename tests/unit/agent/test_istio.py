@@ -29,9 +29,11 @@ class Logger:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
+        self.moved = asyncio.Event()
 
     def info(self, event: str, **fields: Any) -> None:
         self.lines.append((event, fields))
+        self.moved.set()
 
     warning = error = debug = info
 
@@ -110,7 +112,8 @@ def test_an_outage_leaves_the_last_table() -> None:
             await server.stop()
             async with asyncio.timeout(10):
                 while agent.connected_now:
-                    await asyncio.sleep(0.01)
+                    logger.moved.clear()
+                    await logger.moved.wait()
             assert len(logger.of("istio.disconnected")) >= 1
             await server.start(port)
             await server.wait_for_client()
