@@ -165,9 +165,7 @@ def render(kind: Kind, rows: Sequence[Any], form: str) -> str:
             import yaml  # a tenth of a second that no other form needs
 
             dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml: six times as fast
-            return str(
-                yaml.dump(msgspec.to_builtins(rows), Dumper=dumper, sort_keys=False, allow_unicode=True)
-            )
+            return str(yaml.dump(msgspec.to_builtins(rows), Dumper=dumper, sort_keys=False))
         case "name":
             return "".join(f"{readable(kind.identity(row))}\n" for row in rows)
         case _:
