@@ -84,7 +84,7 @@ class Loop:
         os.eventfd_write(self._stop, 1)
 
     def replace(self, seat: Seat, call: int) -> bool:
-        """The watch: leaves the thread of `seat` behind in `call`.  False: that is over, or no slot is free."""
+        """The watch: leaves the thread of `seat` behind in `call`.  False: it is over, or no slot free."""
         with self._turn:
             app = seat.app
             if app is None or seat.call != call or not self._free:

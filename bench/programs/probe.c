@@ -3,6 +3,7 @@
  *
  *   probe server ADDRESS PORT          accepts and closes, for ever
  *   probe client ADDRESS PORT COUNT    socket + connect + close, COUNT times: prints nanoseconds per turn
+ *   probe sockets COUNT                socket + close, COUNT times: prints nanoseconds per turn
  *   probe launch COUNT PROGRAM ARG...  fork + exec + wait, COUNT times: prints the median in nanoseconds
  */
 #include <arpa/inet.h>
@@ -63,6 +64,25 @@ static int client(const struct sockaddr_in *address, int count)
 	return 0;
 }
 
+static int sockets(int count)
+{
+	const int warm_up = count / 10;
+	long begin = 0;
+
+	for (int i = -warm_up; i < count; i++) {
+		int fd;
+
+		if (i == 0)
+			begin = now();
+		fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (fd < 0)
+			return fail("socket");
+		close(fd);
+	}
+	printf("%ld\n", (now() - begin) / count);
+	return 0;
+}
+
 static int compare(const void *a, const void *b)
 {
 	const long x = *(const long *)a, y = *(const long *)b;
@@ -96,6 +116,8 @@ int main(int argc, char **argv)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET };
 
+	if (argc > 2 && !strcmp(argv[1], "sockets"))
+		return sockets(atoi(argv[2]));
 	if (argc > 3 && !strcmp(argv[1], "launch"))
 		return launch(atoi(argv[2]), argv + 3);
 	if (argc < 4 || inet_pton(AF_INET, argv[2], &address.sin_addr) != 1) {
