@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -52,7 +53,6 @@ class Node:
         self.daemon_args = daemon_args
         self.daemon: Process | None = None
         self._ips = count(1)
-        self._pins_before = _listing(PINS)
         self._apps: list[Process] = []
         if start:
             try:
@@ -93,6 +93,11 @@ class Node:
             except OSError:
                 continue
         return None
+
+    def pins(self) -> list[Path]:
+        """Where the daemon of this run directory pins its maps: the name ends with the path's digest."""
+        digest = hashlib.sha256(os.fsencode(self.run_dir.resolve())).hexdigest()[:8]
+        return list(PINS.glob(f"*-{digest}"))
 
     def daemon_fds(self) -> int:
         """Open descriptors of the daemon."""
@@ -229,7 +234,7 @@ class Node:
         """What of this node is still there: to be asked after `stop_apps` and `stop_daemon`."""
         found = [f"process {pid}: {_cmdline(pid)}" for pid in self.sandbox.pids()]
         found += [f"cgroup {path}" for path in self.sandbox.cgroups("a*-*")]
-        found += [f"pin {path}" for path in _listing(PINS) - self._pins_before]
+        found += [f"pin {path}" for path in self.pins()]
         found += [
             f"mount {line}"
             for line in Path("/proc/self/mounts").read_text().splitlines()
@@ -255,10 +260,6 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _listing(folder: Path) -> set[Path]:
-    return set(folder.iterdir()) if folder.exists() else set()
 
 
 def _cmdline(pid: int) -> str:
