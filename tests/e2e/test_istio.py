@@ -1,0 +1,123 @@
+"""Recorded pushes of a real Istiod move real connections."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.node import ROOT, Node
+from e2e.sandbox import Process
+from e2e.servers import PROGRAMS, PYTHON, start_echo
+
+DIAL = [PYTHON, str(PROGRAMS / "dial.py")]
+BOOKINFO = ROOT / "istio-samples" / "bookinfo" / "recording"
+SUBSET_SWAP = ROOT / "tests" / "fixtures" / "istiod" / "subset-swap"
+NODE_ID = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
+TARGET = "127.0.0.1:15010"
+REVIEWS = "10.96.1.3"
+
+
+@pytest.fixture
+def mesh_node() -> Iterator[Node]:
+    """A node whose daemon (not started yet) will speak to an Istiod."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces, cgroups and eBPF")
+    folder = Path(tempfile.mkdtemp(prefix="axt-"))
+    folder.chmod(0o755)
+    node = Node(folder, "--istio", TARGET, "--istio-node-id", NODE_ID, start=False)
+    yield node
+    leaks = node.close()
+    shutil.rmtree(folder)
+    assert not leaks, leaks
+
+
+def istiod(node: Node, recording: Path) -> Process:
+    """A replaying Istiod in the node's namespace; SIGUSR1 takes it one step further."""
+    argv = [PYTHON, "-P", "-m", "appswitch.xds.replay_cli", str(recording), "--port", "15010"]
+    process = node.host_start(*argv)
+    node.wait(lambda: "serving" in process.output(), "the replayed Istiod", 30)
+    return process
+
+
+def backends(node: Node, host: str) -> list[str]:
+    """Where a vservice leads, as IP:port."""
+    for row in node.get("vservices"):
+        if row["name"].startswith(f"{host}."):
+            return sorted(f"{backend['ip']}:{backend['port']}" for backend in row["backends"])
+    return []
+
+
+def step(node: Node, server: Process, host: str, wanted: list[str]) -> None:
+    """One step further, and until a vservice leads to `wanted`."""
+    server.popen.send_signal(signal.SIGUSR1)
+    node.wait(lambda: backends(node, host) == wanted, f"{host} leads to {wanted}", 30)
+
+
+def answers(node: Node, mode: list[str], ip: str, port: int, times: int = 400) -> Counter[str]:
+    """Who answers how many of a client's connections."""
+    out = node.run(*mode, *DIAL, "many", ip, str(port), str(times), "1", timeout=60).ok()
+    seen = json.loads(out)
+    return Counter({**seen["names"], **seen["errors"]})
+
+
+def pod(address: str, port: int = 9080) -> str:
+    return f"{address}:{port}"
+
+
+def test_bookinfo(mesh_node: Node, mode: list[str]) -> None:
+    """80/20, then all to v3 at the next push; a connection from before lives on, with Istiod dead too."""
+    node = mesh_node
+    server = istiod(node, BOOKINFO)
+    node.start_daemon()
+    node.wait(lambda: len(node.get("vservices")) == 6, "the first push", 30)
+    for name, address in (("v1", "31"), ("v2", "32"), ("v3", "33"), ("v3b", "34")):
+        start_echo(node, *mode, name=name, ip=f"10.244.1.{address}", port=9080)
+    held = node.start(*mode, *DIAL, "hold", REVIEWS, "9080", stdin=subprocess.PIPE)
+    node.wait(lambda: "sockname" in held.output(), "the long connection")
+    seen = answers(node, mode, REVIEWS, 9080)
+    assert set(seen) == {"v1", "v2"}
+    assert abs(seen["v1"] - 320) < 40  # five standard deviations
+    name = json.loads(node.run(*mode, *DIAL, "one", "reviews.default.svc.cluster.local", "9080").ok())
+    assert name["peername"] == [REVIEWS, 9080]
+    step(node, server, "reviews", [pod("10.244.1.33")])
+    assert answers(node, mode, REVIEWS, 9080) == {"v3": 400}
+    step(node, server, "reviews", [pod("10.244.1.33"), pod("10.244.1.34")])
+    assert set(answers(node, mode, REVIEWS, 9080, 100)) == {"v3", "v3b"}
+    step(node, server, "reviews", [pod("10.244.1.34")])
+    assert answers(node, mode, REVIEWS, 9080, 100) == {"v3b": 100}
+    server.stop(signal.SIGKILL)
+    node.wait(lambda: node.events("istio.disconnected"), "Istiod is missed")
+    before = node.ax("get", "vservices").ok()
+    node.stop_daemon(signal.SIGKILL)
+    node.start_daemon()
+    assert node.ax("get", "vservices").ok() == before  # the next daemon has Istio's last table
+    assert answers(node, mode, REVIEWS, 9080, 100) == {"v3b": 100}
+    held.send("still there")
+    node.wait(lambda: "still there" in held.output(), "the long connection still echoes")
+
+
+def test_subset_swap_without_a_failed_connection(mesh_node: Node) -> None:
+    """Istiod removes the old subset in the first message of the push: nobody may notice."""
+    node = mesh_node
+    server = istiod(node, SUBSET_SWAP)
+    node.start_daemon()
+    node.wait(lambda: len(node.get("vservices")) == 2, "the first push", 30)
+    for number in (1, 2, 3):
+        start_echo(node, name=f"v{number}", ip=f"10.244.2.{number}", port=6379)
+    client = node.start("--new-netns=false", *DIAL, "loop", "10.96.2.1", "6379")
+    for pods in ((2, 3), (1, 2), (3,)):
+        step(node, server, "redis", [pod(f"10.244.2.{number}", 6379) for number in pods])
+        begin = len(client.output().splitlines())
+        node.wait(lambda begin=begin: len(client.output().splitlines()) > begin + 30, "30 connections more")
+    lines = client.output().splitlines()
+    assert set(lines) == {"ok v1", "ok v2", "ok v3"}
+    assert set(lines[-25:]) == {"ok v3"}
