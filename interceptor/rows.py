@@ -121,7 +121,8 @@ class Compiler:
         common = any(before) and any(after)
         touched: set[Key] = set()
         for labels, pattern in self._patterns.items():
-            if common and all(c is None or _subset(labels, c) == pattern for c in changed):
+            same = isinstance(pattern, frozenset) and common
+            if same and all(c is None or _subset(labels, c) == pattern for c in changed):
                 continue  # one for all, and the same for those that came
             fresh = _pattern(labels, classes)
             if fresh != pattern:

@@ -192,7 +192,8 @@ class Tables:
     def restore(self, dump: Dump, now: float) -> None:
         """Take the kernel's tables for this object's own, which must be fresh.
 
-        Keys whose rows make no sense stay as they are until `update` writes or removes them.
+        Keys whose rows make no sense stay as they are until `update` writes or removes them.  What the
+        former daemon had resting is taken to have rested: a new one does not start within GRACE.
         """
         for data, service in dump.keys.items():
             key = unpack_key(data)

@@ -93,6 +93,20 @@ class World:
         self.planner = Planner(self.registry)
         self.kernel = KernelModel({NODE_IP})
 
+    @staticmethod
+    def settled() -> World:
+        """Apps that share addresses, with like and unlike labels, and a vservice before all of them."""
+        world = World()
+        for i, (address, labels) in enumerate(((0, 0), (0, 1), (1, 2), (3, 0), (3, 1)), 1):
+            world.registry.add_app(App(i, f"uid-{i}", Class(LABELS[labels]), ADDRESSES[address]))
+        for app in (1, 2, 3, 4):
+            world.registry.listener_up(Service(app, Protocol.TCP, 80, 40000 + app * 10))
+        backends = tuple(Backend(address, weight=i + 1) for i, address in enumerate(ADDRESSES))
+        ports = (PortMap(80, 80), PortMap(81, 40010))
+        world.registry.create_vservice(VService("a", (ADDRESSES[2],), ports, backends))
+        world.plan()
+        return world
+
     def _fresh(self) -> Registry:
         return Registry("host", NODE_IP, local_ips=frozenset({NODE_IP}), dns_ip=DNS_IP, dns_port=5300)
 
@@ -140,6 +154,7 @@ class World:
     def _restart(self, forgot: bool) -> None:
         """The daemon dies; the next one knows what the journal has (or has lost all vservices)."""
         self.plan()
+        self.now += 1.0
         old, self.registry = self.registry, self._fresh()
         snapshot = old.snapshot
         self.registry.set_dns(snapshot.dns_ip, snapshot.dns_port)

@@ -52,33 +52,34 @@ def agrees(world: World, app: App, to: Destination) -> None:
                 assert abs(value[target] - chance) <= (0 if exact else TOLERANCE)
 
 
-@settings(max_examples=80)
-@given(st.lists(changes, max_size=25))
-def test_kernel_agrees_with_decide(steps: list[tuple[str, object]]) -> None:
-    world = World()
+def follow(steps: list[tuple[str, object]], settled: bool, lazy: bool) -> World:
+    """A world after these changes; `lazy` plans now and then only."""
+    world = World.settled() if settled else World()
     for step in steps:
         world.do(step)
+        if not lazy:
+            world.plan()
     world.plan()
-    snapshot = world.registry.snapshot
-    for app in snapshot.apps:
+    return world
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(changes, max_size=30), st.booleans(), st.booleans())
+def test_kernel_agrees_with_decide(steps: list[tuple[str, object]], settled: bool, lazy: bool) -> None:
+    world = follow(steps, settled, lazy)
+    for app in world.registry.snapshot.apps:
         for to in world.destinations():
             agrees(world, app, to)
 
 
-@settings(max_examples=80)
-@given(st.lists(changes, max_size=25))
-def test_incremental_equals_full(steps: list[tuple[str, object]]) -> None:
-    world = World()
-    for step in steps:
-        world.do(step)
-        if step[0] == "plan":
-            full = compile_rows(world.registry.snapshot, world.registry.classes)
-            assert world.planner.rows() == full
-    world.plan()
+@settings(max_examples=200, deadline=None)
+@given(st.lists(changes, max_size=20), st.booleans(), st.booleans())
+def test_incremental_equals_full(steps: list[tuple[str, object]], settled: bool, lazy: bool) -> None:
+    world = follow(steps, settled, lazy)
     assert world.planner.rows() == compile_rows(world.registry.snapshot, world.registry.classes)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(changes, max_size=20))
 def test_nothing_is_left_when_all_is_gone(steps: list[tuple[str, object]]) -> None:
     world = World()
@@ -96,6 +97,7 @@ def test_nothing_is_left_when_all_is_gone(steps: list[tuple[str, object]]) -> No
     assert world.planner.due() is None
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.binary(min_size=64, max_size=400), st.integers(0, 400))
 def test_restore_survives_any_bytes(noise: bytes, at: int) -> None:
     world = World()
@@ -187,6 +189,7 @@ def test_keys_full() -> None:
         tables.update({Key(0x0A000000 + i, 0, 6): refuse for i in range(2)}, 0)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 40), max_size=40), st.randoms(use_true_random=False))
 def test_blocks_never_overlap_and_grow_together(sizes: list[int], random: object) -> None:
     blocks = Blocks("x", 1024)
@@ -209,6 +212,7 @@ def test_blocks_never_overlap_and_grow_together(sizes: list[int], random: object
     assert blocks.used == 1 and blocks.take(512) == 512
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 65535), st.sampled_from((6, 17)))
 def test_keys_both_ways(address: int, port: int, protocol: int) -> None:
     key = Key(address, port, protocol)
