@@ -98,9 +98,7 @@ def _name_table(value: bytes) -> NameTable:
             except AddressValueError:
                 IPv6Address(text)  # neither: the table is invalid
                 unsupported.append(Unsupported("name_table.ips", host, f"IPv6 address {text} is left out"))
-        if host.startswith("*"):
-            unsupported.append(Unsupported("name_table.wildcard", host, "the name is not answered"))
-        elif addresses:
+        if addresses:
             names.append(Name(host, tuple(addresses), info.registry, info.shortname, info.namespace))
     return NameTable(tuple(names), tuple(unsupported))
 

@@ -239,9 +239,10 @@ def test_name_table_is_sorted_out() -> None:
     decoded = decode_resource(NDS, message.SerializeToString())
     assert isinstance(decoded, NameTable)
     assert [(name.host, [str(ip) for ip in name.addresses]) for name in decoded.names] == [
-        ("a.b", ["10.0.0.1"])
+        ("*.c", ["10.0.0.2"]),
+        ("a.b", ["10.0.0.1"]),
     ]
-    assert {item.field for item in decoded.unsupported} == {"name_table.ips", "name_table.wildcard"}
+    assert {item.field for item in decoded.unsupported} == {"name_table.ips"}
     message.table["a.b"].ips.append("x")
     with pytest.raises(InvalidInput):
         decode_resource(NDS, message.SerializeToString())

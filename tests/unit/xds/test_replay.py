@@ -108,11 +108,20 @@ def test_not_a_recording(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("replay: recording /nonexistent: ")
 
 
-def read_line(stream: IO[str], patience: float = 20.0) -> str:
-    deadline = time.monotonic() + patience
-    while not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        raise AssertionError("nothing was said in time")
-    return stream.readline().rstrip()
+class Lines:
+    """Lines of a pipe, each awaited with a deadline."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe, self._rest = pipe, b""
+
+    def next(self, patience: float = 30.0) -> str:
+        deadline = time.monotonic() + patience
+        while b"\n" not in self._rest:
+            if not select.select([self._pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise AssertionError("nothing was said in time")
+            self._rest += os.read(self._pipe.fileno(), 4096)
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
 
 
 def test_play_goes_on_by_line_by_name_and_by_signal() -> None:
@@ -120,24 +129,24 @@ def test_play_goes_on_by_line_by_name_and_by_signal() -> None:
         [sys.executable, "-P", SAMPLE / "play.py", "--port", "0"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
+        bufsize=0,
         env={**os.environ, "PYTHONSAFEPATH": "1"},
     )
     assert process.stdin is not None
     assert process.stdout is not None
+    lines = Lines(process.stdout)
     try:
-        assert read_line(process.stdout).endswith("; step start")
-        process.stdin.write("\n")
-        assert read_line(process.stdout) == "step shift-reviews-to-v3: 3 pushes"
+        assert lines.next().endswith("; step start")
+        process.stdin.write(b"\n")
+        assert lines.next() == "step shift-reviews-to-v3: 3 pushes"
         process.send_signal(signal.SIGUSR1)
-        assert read_line(process.stdout) == "step scale-reviews-v3: 1 pushes"
-        process.stdin.write("delete-details\n")
-        assert read_line(process.stdout) == "step reviews-v3-first-pod-gone: 1 pushes"
-        assert read_line(process.stdout) == "step delete-details: 5 pushes"
-        process.stdin.write("start\n")
-        assert read_line(process.stdout).startswith("no step 'start' ahead; there are authorization-allow, ")
-        process.stdin.write("quit\n")
+        assert lines.next() == "step scale-reviews-v3: 1 pushes"
+        process.stdin.write(b"delete-details\n")
+        assert lines.next() == "step reviews-v3-first-pod-gone: 1 pushes"
+        assert lines.next() == "step delete-details: 5 pushes"
+        process.stdin.write(b"start\n")
+        assert lines.next().startswith("no step 'start' ahead; there are authorization-allow, ")
+        process.stdin.write(b"quit\n")
         assert process.wait(10) == 0
     finally:
         process.kill()
