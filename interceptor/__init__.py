@@ -13,8 +13,8 @@ Reading order:
 9. `cgroup.py`    an app's control group
 10. `pool.py`      the ports that listening apps really get
 11. `inject.py`   sockets for apps in an empty namespace (its own process: the holder)
-    `inject_wire.py`, `holder_client.py` (its messages, the daemon's side), `inject_control.py`, `inject_loop.py`,
-    `inject_stock.py`, `inject_flight.py`, `seccomp.py`
+    `holder_client.py`, `inject_wire.py` (the daemon's side, the messages), `inject_control.py`,
+    `inject_loop.py`, `inject_stock.py`, `inject_flight.py`, `seccomp.py`
 12. `build.py`    compiles `bpf/` and `launcher/` with zig
 
 Nothing here knows REST, DNS, Istio or the command line.

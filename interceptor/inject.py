@@ -87,6 +87,7 @@ def watch(loop: Loop) -> int:
     """Waits for the end, and leaves threads behind that an app holds up.  Returns the exit status."""
     me = threading.get_ident()
     failed: list[BaseException] = []
+    told: set[int] = set()
 
     def crashed(error: BaseException) -> None:
         failed.append(error)
@@ -110,7 +111,10 @@ def watch(loop: Loop) -> int:
         elif loop.seat.app is None:
             quiet += inject_loop.TICK
         elif loop.replace(*seen):
-            log("holder-held-up", app=f"{seen[0].left_with.id:08x}" if seen[0].left_with else "")
+            app = seen[0].left_with
+            if app is not None and app.id not in told:  # a slow app is slow many times a second
+                told.add(app.id)
+                log("holder-held-up", app=f"{app.id:08x}")
             thread = inject_loop.start(loop, loop.seat, crashed)
             now, quiet = (loop.seat, -1), 0.0
         seen = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -41,6 +42,7 @@ class Door:
         self._listener = listener
         self._loop = loop
         self._log = log
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         loop.watch(listener.fileno(), self)
 
     def ready(self, fd: int, events: int) -> None:
@@ -48,7 +50,7 @@ class Door:
         try:
             client, _ = self._listener.accept()
         except OSError as error:
-            if not isinstance(error, BlockingIOError):
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._turn_away():
                 self._log("holder-client-refused", error=str(error))
             return
         raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -59,6 +61,16 @@ class Door:
             return
         client.setblocking(False)
         Session(client, self._loop, self._log)
+
+    def _turn_away(self) -> bool:
+        """Out of descriptors: a client left waiting would wake the loop for ever.  False: it still waits."""
+        try:
+            os.close(self._spare)
+            self._listener.accept()[0].close()
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False  # the client has gone by itself, or the limit was lowered below what is open
+        return True
 
 
 class Session:

@@ -167,7 +167,8 @@ class Loop:
         try:
             ioctl(app.fd, seccomp.NOTIF_RECV, slot, True)
         except OSError as error:
-            if error.errno != errno.ENOENT:  # ENOENT: the caller got a signal and will come again
+            # ENOENT: the caller got a signal and will come again
+            if error.errno not in (errno.ENOENT, errno.EINTR):
                 self._log("holder-call-failed", app=f"{app.id:08x}", error=str(error))
                 self.forget(app)
             return

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from appswitch.errors import Unavailable
 from appswitch.interceptor import abi
@@ -148,7 +149,8 @@ class Node:
 
     def close(self) -> None:
         """Ends all that was started."""
-        for process in (*self.processes, self.holder, self.namespace):
+        everything: list[subprocess.Popen[Any]] = [*self.processes, self.holder, self.namespace]
+        for process in everything:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait(5)

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 import pytest
 from kernel.holding import Node, done, node, stop
 
-from appswitch.errors import InvalidInput, NotFound, Unsupported
+from appswitch.errors import InvalidInput, NotFound, Unavailable, Unsupported
 from appswitch.interceptor import abi, seccomp
 from appswitch.interceptor import inject_flight as flight
 from appswitch.interceptor import inject_wire as wire
@@ -245,6 +245,9 @@ def test_holder_out_of_descriptors(held: Node) -> None:
         resource.prlimit(held.holder.pid, resource.RLIMIT_NOFILE, (settle_at, old[1]))
         channel.send(b"g")
         assert second.stdout.readline() == "\n", "room was to be made"
+        with pytest.raises(Unavailable), held.client() as turned_away:
+            turned_away.holding()
+        assert len(held.events("holder-client-refused")) == 1, "the loop must not spin"
         resource.prlimit(held.holder.pid, resource.RLIMIT_NOFILE, (3, old[1]))
         second.stdin.write("\n")
         second.stdin.flush()
