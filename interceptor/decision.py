@@ -99,7 +99,9 @@ def decide(state: Snapshot | Index, client: App | Class, destination: Destinatio
         address, port = app.ip, service.port
         found = _at(index, app_class, Key(int(address), port, protocol), port)
     if found is None or (found.kind is Kind.BALANCE and not found.picks):
-        found = _at(index, app_class, Key(int(address), 0, protocol), port) or found
+        anything = _at(index, app_class, Key(int(address), 0, protocol), port)
+        if anything is not None and (found is None or anything.candidates):
+            found = anything  # else it only says ECONNREFUSED, as `found` does, and with the reason
     if found is None:
         return Verdict(Kind.DIRECT, "nothing of ours: dialled directly from the node", Rule.OUTSIDE)
     if found.kind is Kind.BALANCE:
