@@ -21,13 +21,14 @@ from appswitch.agent.hello import Request
 from appswitch.agent.journal import AppRecord, Journal
 from appswitch.agent.launch import Caller, Started
 from appswitch.agent.logs import Event, Log
+from appswitch.agent.port_stock import is_free
 from appswitch.agent.registry import Registry
 from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver
 from appswitch.agent.tasks import spawn
 from appswitch.agent.writer import Writer
-from appswitch.errors import AppSwitchError, Denied, InvalidInput, Unavailable, Unsupported
+from appswitch.errors import AppSwitchError, Conflict, Denied, InvalidInput, Unavailable, Unsupported
 from appswitch.interceptor import abi
-from appswitch.model import App
+from appswitch.model import App, Expose
 
 ID_BASE = 0xF000_0000
 """AppIds look like the manual's: f0…; the rest is drawn, so that two daemons rarely draw the same."""
@@ -66,8 +67,7 @@ class Apps:
     async def start(self, request: Request, caller: Caller) -> Started:
         """See `launch.Keeper`."""
         user = await self._user(request.user, caller)
-        if request.exposes and caller.peer.uid != 0:
-            raise Denied("--expose: only root may open ports of the node")
+        self._check_exposes(request.exposes, caller)
         with ExitStack() as undo:
             app = self._admit(request, caller, user, undo)
             # Entering a cgroup may wait for an RCU grace period, some milliseconds.  An empty namespace
@@ -188,10 +188,32 @@ class Apps:
         try:
             parts.kernel.attach(path, app_id, parts.registry.class_index(app.app_class), ip, _flags(app))
             undo.callback(parts.kernel.forget, app_id)
+            for expose in request.exposes:
+                parts.kernel.expose(app_id, ip, expose.port, expose.host_port)
         except OSError as error:
             raise Unsupported(f"app {app.id_text}: {error.strerror or error} ({path})") from error
         parts.writer.write()
         return app
+
+    def _check_exposes(self, exposes: tuple[Expose, ...], caller: Caller) -> None:
+        """Whether these ports of the node may be opened, and are free.  Raises AppSwitchError."""
+        if exposes and caller.peer.uid != 0:
+            raise Denied("--expose: only root may open ports of the node")
+        snapshot = self._.registry.snapshot
+        taken = {expose.host_port: app for app in snapshot.apps for expose in app.exposes}
+        seen: set[int] = set()
+        for expose in exposes:
+            port, ip = expose.host_port, expose.host_ip
+            # 0.0.0.0 is every node of the cluster, and this one is all of it.
+            if ip is not None and int(ip) and ip != snapshot.node_ip and ip not in snapshot.local_ips:
+                raise Unsupported(f"--expose: {ip} is not this node; others come with a later release")
+            if port in taken:
+                raise Conflict(f"--expose: port {port} of the node is exposed by app {taken[port].id_text}")
+            if port in seen or expose.port in {other.port for other in exposes if other is not expose}:
+                raise InvalidInput(f"--expose: port {port} or {expose.port} is named twice")
+            if not is_free(port, waiting=True):
+                raise Conflict(f"--expose: port {port} of the node is in use; choose another")
+            seen.add(port)
 
     async def _enter(self, app: App, caller: Caller) -> None:
         """The process moves into its app's cgroup.  Raises Unavailable, Unsupported."""

@@ -92,7 +92,7 @@ class PortStock:
         good: list[int] = []
         taken: list[int] = []
         for port in ports:
-            (good if _is_free(port) else taken).append(port)
+            (good if is_free(port) else taken).append(port)
         self._pool.release(taken, now)
         try:
             self._kernel.add_ports(good)
@@ -125,12 +125,16 @@ class PortStock:
         return frozenset(port for low, high in ranges for port in range(low, high + 1))
 
 
-def _is_free(port: int) -> bool:
-    """Whether nobody has the port, for TCP or UDP, on any address."""
+def is_free(port: int, *, waiting: bool = False) -> bool:
+    """Whether nobody has the port, for TCP or UDP, on any address.
+
+    `waiting`: connections in TIME_WAIT do not count, as servers with SO_REUSEADDR see it.
+    """
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET6, kind) if _HAS_V6 else socket.socket(socket.AF_INET, kind) as sock:
             if _HAS_V6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, waiting)
             try:
                 sock.bind(("", port))
             except OSError as error:

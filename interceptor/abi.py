@@ -87,7 +87,7 @@ PORT: Final = struct.Struct("=HBBiIIQ")
 REAL_KEY: Final = struct.Struct("=HBB")
 """real port, protocol, pad"""
 REAL: Final = struct.Struct("=I4sHH")
-"""app, ip, port, pad"""
+"""app, ip, port, exposed (1: strangers may dial it)"""
 COUNT_KEY: Final = struct.Struct("=II")
 """app that dialled, service"""
 COUNT: Final = struct.Struct("=QQQQQ")

@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -162,6 +163,19 @@ class Kernel:
             self._maps["apps"].update(key, abi.APP.pack(app_id, class_index, ip.packed, flags))
         finally:
             os.close(descriptor)
+
+    def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None:
+        """The app's TCP port will really be `host_port` of the node, and strangers may dial it.
+
+        Before the app binds.  Raises OSError: the map is full.
+        """
+        # a second socket of the same port, for IPv6 alone, gets a port of the pool as ever
+        key = abi.PORT_KEY.pack(app_id, port, Protocol.TCP, 0)
+        address = int.from_bytes(ip.packed, sys.byteorder)
+        self._maps["ports"].update(key, abi.PORT.pack(host_port, 0, 0, 0, address, 0, 0))
+        self._maps["reals"].update(
+            abi.REAL_KEY.pack(host_port, Protocol.TCP, 0), abi.REAL.pack(app_id, ip.packed, port, 1)
+        )
 
     def forget(self, app_id: int) -> list[int]:
         """Drops the ports of an app that ended; returns the real ones that came from the pool."""

@@ -48,6 +48,7 @@ class FakeKernel:
         self.sock_map_pin = pins / "sockets"
         self.attached: dict[int, tuple[Path, int, IPv4Address, int]] = {}
         self.forgotten: list[int] = []
+        self.exposed: list[tuple[int, int, int]] = []
         self.real_ports: dict[int, list[int]] = {}
         """By AppId: what `forget` gives back."""
         self.listening: list[Service] = []
@@ -70,6 +71,9 @@ class FakeKernel:
         if self.fail is not None:
             raise self.fail
         self.attached[app_id] = (cgroup, class_index, ip, flags)
+
+    def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None:
+        self.exposed.append((app_id, port, host_port))
 
     def forget(self, app_id: int) -> list[int]:
         self.attached.pop(app_id, None)

@@ -50,7 +50,7 @@ struct backend { __u32 target; __u16 port; __u8 kind, spare; __u32 alias, thresh
 struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
 struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, spare; __u64 cookie; };
 struct real_key { __u16 port; __u8 protocol, pad; };
-struct real { __u32 app, ip; __u16 port, pad; };
+struct real { __u32 app, ip; __u16 port, exposed; }; /* exposed: strangers may dial it (--expose) */
 
 struct dial_key { __u32 ip; __u16 port, local; };
 struct dial { __u32 app, ip, to_ip; __u16 to_port, pad; };

@@ -51,6 +51,13 @@ INLINE int refuse_stranger(struct sock_state *state, struct bpf_sock_tuple *tupl
 	return FAIL;
 }
 
+INLINE int is_exposed(__u16 port)
+{
+	struct real_key key = { .port = port, .protocol = TCP };
+	struct real *real = bpf_map_lookup_elem(&reals, &key);
+	return real && real->exposed;
+}
+
 /* A SYN at a listener: its dialler is the socket at the other end, in SYN_SENT, and the dial
  * that policy let through must have been to this app. */
 INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
@@ -80,7 +87,7 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	}
 	if (sk)
 		bpf_sk_release(sk);
-	if (admitted)
+	if (admitted || is_exposed(bpf_ntohs(tcp.to)))
 		return PASS;
 	return refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
 }

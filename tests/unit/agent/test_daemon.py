@@ -328,3 +328,23 @@ def test_without_dns_there_is_no_resolv_conf(bench: Bench) -> None:
             assert "resolv" not in await bench.launch(new_netns=False).answer()
 
     run(bench, work)
+
+
+def test_expose(bench: Bench) -> None:
+    async def refused(words: str, *exposes: str) -> None:
+        answer = await bench.launch(expose=list(exposes)).answer()
+        assert answer.startswith("error") and words in answer
+
+    async def work() -> None:
+        async with bench.daemon():
+            with socket.socket() as taken:
+                taken.bind(("127.0.0.1", 0))
+                free = taken.getsockname()[1]
+                await refused(f"port {free} of the node is in use", f"80:{free}")
+            number = app_id(await bench.launch(expose=[f"80:{free}"], new_netns=False).answer())
+            assert bench.machine.kernel.exposed == [(number, 80, free)]
+            await refused(f"port {free} of the node is exposed by app {number:08x}", f"81:{free}")
+            await refused("9.9.9.9 is not this node", "80:9.9.9.9:80")
+            await refused("is named twice", "80:1080", "80:1081")
+
+    run(bench, work)
