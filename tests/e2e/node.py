@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -253,6 +254,8 @@ class Node:
             leaks += self.leaks()
         finally:
             self.sandbox.close()
+            for pins in self.pins():
+                shutil.rmtree(pins)
         return leaks
 
     def __enter__(self) -> Node:

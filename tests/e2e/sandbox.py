@@ -113,7 +113,10 @@ class Sandbox:
         self.cgroup.mkdir()
         self._count = 0
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", _SETUP], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ["unshare", "--net", "sh", "-c", _SETUP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n", "cannot make a network namespace (root?)"
