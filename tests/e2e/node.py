@@ -53,6 +53,7 @@ class Node:
         self.run_dir = base / "run"
         self.daemon_args = daemon_args
         self.daemon: Process | None = None
+        self._ready = False
         self._ips = count(1)
         self._apps: list[Process] = []
         if start:
@@ -68,7 +69,7 @@ class Node:
         """Starts `ax daemon` and waits until it answers."""
         argv = [AX, "daemon", "--run-dir", str(self.run_dir), "--node-name", NODE_NAME]
         daemon = self.sandbox.start([*argv, *self.daemon_args, *args], cgroup="daemon")
-        self.daemon = daemon
+        self.daemon, self._ready = daemon, False
 
         def ready() -> bool:
             assert daemon.popen.poll() is None, f"the daemon ended: {daemon.output()}"
@@ -78,6 +79,7 @@ class Node:
                 return False
 
         wait_until(ready, "the daemon answers", timeout)
+        self._ready = True
         return daemon
 
     def stop_daemon(self, sig: int = signal.SIGTERM) -> int:
@@ -227,7 +229,7 @@ class Node:
             if path.exists():
                 (path / "cgroup.kill").write_text("1")
         wait_until(lambda: not self.sandbox.pids("apps") + self.sandbox.pids("host"), "the apps end")
-        if self.daemon is not None and self.daemon.popen.poll() is None:
+        if self._ready and self.daemon is not None and self.daemon.popen.poll() is None:
             wait_until(lambda: not self.get("apps"), "the daemon forgets the ended apps")
             wait_until(lambda: not self.sandbox.cgroups("ax-*"), "the apps' cgroups go")
 
