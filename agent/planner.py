@@ -7,7 +7,7 @@ from appswitch.errors import Exhausted
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.index import Key
 from appswitch.interceptor.rows import Compiler, Row
-from appswitch.interceptor.tables import Tables
+from appswitch.interceptor.tables import Sizes, Tables
 
 
 class Planner:
@@ -17,10 +17,10 @@ class Planner:
     leaving anything out.  At `due()` likewise, though nothing changed: then old places are freed.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, sizes: Sizes = Sizes()) -> None:
         self._registry = registry
         self._compiler = Compiler(registry.index)
-        self._tables = Tables()
+        self._tables = Tables(sizes)
         self._waiting: set[Key] = set()
         self._owed: list[Command] = []
 

@@ -43,6 +43,7 @@ __all__ = [
     "Dump",
     "InsertKey",
     "SetService",
+    "Sizes",
     "Tables",
     "WriteBackends",
     "WriteGroup",
@@ -88,6 +89,17 @@ class Placed:
         return words + [0] * (self.capacity - len(words))
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Entries of each map; all but `keys` are powers of two."""
+
+    keys: int = abi.KEYS
+    services: int = abi.SERVICES
+    verdicts: int = abi.VERDICTS
+    groups: int = abi.GROUPS
+    backends: int = abi.BACKENDS
+
+
 Freed = tuple[Blocks, int, int]
 """(map, first, count)"""
 
@@ -112,11 +124,12 @@ class _Change:
 class Tables:
     """The contents of the maps `keys`, `services`, `verdicts`, `groups` and `backends`."""
 
-    def __init__(self) -> None:
-        self._services = Blocks("services", abi.SERVICES)
-        self._verdicts = Blocks("verdicts", abi.VERDICTS)
-        self._groups = Blocks("groups", abi.GROUPS)
-        self._backends = Blocks("backends", abi.BACKENDS)
+    def __init__(self, sizes: Sizes = Sizes()) -> None:
+        self._most_keys = sizes.keys
+        self._services = Blocks("services", sizes.services)
+        self._verdicts = Blocks("verdicts", sizes.verdicts)
+        self._groups = Blocks("groups", sizes.groups)
+        self._backends = Blocks("backends", sizes.backends)
         self._placed: dict[Key, Placed] = {}
         self._dying: dict[Key, tuple[int, float]] = {}
         """Keys still in the kernel whose service word is 0: (service index, since when)."""
@@ -136,7 +149,7 @@ class Tables:
                     self._put(key, row, change)
                 elif key in self._placed:
                     change.removed.append(key)
-            if len(self._placed) + len(self._dying) + len(change.placed) > abi.KEYS:
+            if len(self._placed) + len(self._dying) + len(change.placed) > self._most_keys:
                 self._check_keys(change)
         except Exhausted:
             for blocks, first, count in change.taken:
@@ -187,7 +200,7 @@ class Tables:
         """Entries in use (resting ones included) and capacity, by map."""
         maps = (self._services, self._verdicts, self._groups, self._backends)
         found = {blocks.name: (blocks.used, blocks.capacity) for blocks in maps}
-        return {"keys": (len(self._placed) + len(self._dying), abi.KEYS)} | found
+        return {"keys": (len(self._placed) + len(self._dying), self._most_keys)} | found
 
     def restore(self, dump: Dump, now: float) -> None:
         """Take the kernel's tables for this object's own, which must be fresh.
@@ -227,9 +240,9 @@ class Tables:
 
     def _check_keys(self, change: _Change) -> None:
         count = len(self._placed.keys() | self._dying.keys() | change.placed.keys())
-        if count > abi.KEYS:
+        if count > self._most_keys:
             raise Exhausted(
-                f"the kernel's table 'keys' is full: {count} of {abi.KEYS}; delete vservices or end apps"
+                f"the kernel's table 'keys' is full: {count} of {self._most_keys} keys; delete vservices"
             )
 
     def _put(self, key: Key, row: Row, change: _Change) -> None:

@@ -19,7 +19,7 @@ from appswitch.interceptor.decision import Kind, decide
 from appswitch.interceptor.index import Key
 from appswitch.interceptor.packing import key_tag, pack_key, runs, unpack_key
 from appswitch.interceptor.rows import Group, Row, compile_rows
-from appswitch.interceptor.tables import Tables
+from appswitch.interceptor.tables import Sizes, Tables
 from appswitch.model import App, Class, Destination, LbPolicy
 
 KEY = Key(0x01010101, 80, 6)
@@ -169,24 +169,24 @@ def test_absent_at_once() -> None:
     assert tables.update({KEY: None}, 1) == [SetService(1, 0)]
 
 
-def test_full_changes_nothing() -> None:
-    tables = Tables()
+@pytest.mark.parametrize("full", ["keys", "services", "verdicts", "groups", "backends"])
+def test_full_changes_nothing(full: str) -> None:
+    tables = Tables(Sizes(**{full: 64}))
     tables.update({KEY: Row((group(1),))}, 0)
     before, rows = tables.usage(), tables.rows()
-    huge = group(*range(1, 4097))
-    wanted = {Key(i, 80, 6): Row((huge,)) for i in range(1, 200)}
-    with pytest.raises(Exhausted, match="'backends' is full"):
+    refuse = Group(abi.KIND_REFUSE, error=13)
+    wanted = {Key(i, 80, 6): Row((group(1, 2), refuse), (0, 1)) for i in range(1, 65)}
+    with pytest.raises(Exhausted, match=f"'{full}' is full"):
         tables.update({KEY: Row((group(2),)), **wanted}, 1)
     assert (tables.usage(), tables.rows()) == (before, rows)
     assert tables.due() is None
 
 
-def test_keys_full() -> None:
-    tables = Tables()
+def test_what_fits_exactly_fits() -> None:
+    tables = Tables(Sizes(keys=63, services=64))
     refuse = Row((Group(abi.KIND_REFUSE, error=111),))
-    tables.update({Key(i, 0, 6): refuse for i in range(1, 131_072)}, 0)
-    with pytest.raises(Exhausted):
-        tables.update({Key(0x0A000000 + i, 0, 6): refuse for i in range(2)}, 0)
+    tables.update({Key(i, 0, 6): refuse for i in range(1, 64)}, 0)
+    assert tables.usage()["keys"] == (63, 63)
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,0 +1,80 @@
+"""What a key of the tables leads to, before policy and liveness: the words of the decision.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from errno import EACCES, ECONNREFUSED
+from math import lcm
+from typing import NamedTuple
+
+from appswitch.model import Labels, LbPolicy
+
+
+class Rule(Enum):
+    """Which part of the decision spoke; the values are shown by `ax explain` and in events."""
+
+    LOOPBACK = "loopback"
+    LINK_LOCAL = "link-local"
+    DNS = "dns"
+    REST = "rest"
+    VSERVICE = "vservice"
+    SERVICE = "service"
+    """Apps that listen on exactly this port of their address."""
+    APP = "app"
+    """Apps that have this address, whatever they listen on."""
+    OUTSIDE = "outside"
+
+
+class Key(NamedTuple):
+    """A destination as the tables know it."""
+
+    address: int
+    """IPv4, as an integer: far quicker to hash than `IPv4Address`."""
+    port: int
+    """0: every port of the address that has no key of its own."""
+    protocol: int
+
+
+class Member(NamedTuple):
+    """One backend behind a key, before policy: an app, or an address outside."""
+
+    app: int
+    """AppId; 0: an address outside."""
+    address: int
+    port: int
+    """0: the port that was asked for."""
+    weight: int
+    """Of its share."""
+    share: int
+    """Members of one share (apps that have the same address) divide its weight equally."""
+    labels: Labels | None
+    """None: not an app, so labels do not apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """All that a key leads to, before policy and liveness."""
+
+    rule: Rule
+    name: str
+    """The vservice's name, or the address in text."""
+    members: tuple[Member, ...] = ()
+    policy: LbPolicy = LbPolicy.RANDOM
+    source_ip: int = 0
+    denied: int = EACCES
+    """errno where there are apps and none shares a label; 0: go there directly."""
+    dead: int = ECONNREFUSED
+    """errno where nobody is left; 0: go there directly."""
+
+
+def effective_weights(members: Sequence[Member]) -> list[int]:
+    """Integer weights of members that policy let through: each share's weight divided among its members."""
+    if len({member.share for member in members}) == len(members):
+        return [member.weight for member in members]
+    sizes: dict[int, int] = {}
+    for member in members:
+        sizes[member.share] = sizes.get(member.share, 0) + 1
+    scale = lcm(*sizes.values())
+    return [member.weight * (scale // sizes[member.share]) for member in members]
