@@ -7,7 +7,7 @@ from appswitch.errors import Exhausted
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.index import Key
 from appswitch.interceptor.rows import Compiler, Row
-from appswitch.interceptor.tables import Sizes, Tables
+from appswitch.interceptor.tables import SIZES, Sizes, Tables
 
 
 class Planner:
@@ -17,7 +17,7 @@ class Planner:
     leaving anything out.  At `due()` likewise, though nothing changed: then old places are freed.
     """
 
-    def __init__(self, registry: Registry, sizes: Sizes = Sizes()) -> None:
+    def __init__(self, registry: Registry, sizes: Sizes = SIZES) -> None:
         self._registry = registry
         self._compiler = Compiler(registry.index)
         self._tables = Tables(sizes)

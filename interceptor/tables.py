@@ -38,6 +38,7 @@ from appswitch.interceptor.packing import (
 from appswitch.interceptor.rows import Group, Row
 
 __all__ = [
+    "SIZES",
     "Command",
     "DeleteKey",
     "Dump",
@@ -100,6 +101,9 @@ class Sizes:
     backends: int = abi.BACKENDS
 
 
+SIZES: Final = Sizes()
+"""What the driver makes."""
+
 Freed = tuple[Blocks, int, int]
 """(map, first, count)"""
 
@@ -124,7 +128,7 @@ class _Change:
 class Tables:
     """The contents of the maps `keys`, `services`, `verdicts`, `groups` and `backends`."""
 
-    def __init__(self, sizes: Sizes = Sizes()) -> None:
+    def __init__(self, sizes: Sizes = SIZES) -> None:
         self._most_keys = sizes.keys
         self._services = Blocks("services", sizes.services)
         self._verdicts = Blocks("verdicts", sizes.verdicts)
