@@ -85,6 +85,7 @@ class Node:
     def stop_daemon(self, sig: int = signal.SIGTERM) -> int:
         """Ends the daemon; its exit status."""
         assert self.daemon is not None
+        self._ready = False
         return self.daemon.stop(sig, 10)
 
     def holder_pid(self) -> int | None:
@@ -255,9 +256,11 @@ class Node:
                 leaks += [f"the daemon exited with {code}: {self.daemon.output()[-2000:]}"] if code else []
             leaks += self.leaks()
         finally:
-            self.sandbox.close()
-            for pins in self.pins():
-                shutil.rmtree(pins)
+            try:
+                self.sandbox.close()
+            finally:
+                for pins in self.pins():
+                    shutil.rmtree(pins)
         return leaks
 
     def __enter__(self) -> Node:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -208,6 +209,16 @@ class Sandbox:
         self._holder.stdin.close()
         self._holder.stdout.close()
         self._holder.wait(5)
-        for path in reversed(self.cgroups()):
-            path.rmdir()
-        self.cgroup.rmdir()
+        for path in [*reversed(self.cgroups()), self.cgroup]:
+            wait_until(partial(_rmdir, path), f"the cgroup {path} is empty")
+
+
+def _rmdir(path: Path) -> bool:
+    """Whether it is gone; EBUSY while a killed process is still on its way out."""
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
