@@ -128,7 +128,7 @@ class Daemon:
         except Exhausted:
             pass  # logged; the sweep tries again
         self._ports.start()
-        self._holder.start()
+        self._holder.start(self._apps.hung_up)
         parts.push_async_callback(self._close_holder)
         resetter = self._ground.make_resetter()
         parts.callback(resetter.close)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Final
 
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.tasks import spawn, stop
-from appswitch.errors import AppSwitchError, Unavailable
+from appswitch.errors import AppSwitchError, InvalidInput, Unavailable
 from appswitch.interceptor.holder_client import HolderClient
 
 START_DEADLINE: Final = 10.0
@@ -50,6 +51,8 @@ class Holder:
         self._pid = 0
         self._flight = -1
         self._apps: dict[int, HeldApp] = {}
+        self._ends = select.epoll()
+        self._hung_up: Callable[[int], None] = lambda app_id: None
         self._ready = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,8 +74,13 @@ class Holder:
         """What is wrong with it, in words; empty: nothing."""
         return "" if self._ready.is_set() else "the holder is not running: socket() waits in empty namespaces"
 
-    def start(self) -> None:
-        """Find the holder that an earlier daemon left, or have one started in the background."""
+    def start(self, hung_up: Callable[[int], None]) -> None:
+        """Find the holder that an earlier daemon left, or have one started in the background.
+
+        `hung_up(app id)` hears that the last process with an app's filter has ended.
+        """
+        self._hung_up = hung_up
+        asyncio.get_running_loop().add_reader(self._ends.fileno(), self._read_ends)
         try:
             self._connect()
         except AppSwitchError:
@@ -98,13 +106,38 @@ class Holder:
         except BaseException:
             os.close(descriptor)
             raise
-        self.remove(app_id)
-        self._apps[app_id] = HeldApp(class_index, ip, descriptor)
+        self._keep_copy(app_id, HeldApp(class_index, ip, descriptor))
+
+    def alive(self, app_id: int) -> bool:
+        """Whether a process with the app's filter lives."""
+        held = self._apps.get(app_id)
+        if held is None:
+            return False
+        poll = select.poll()
+        poll.register(held.descriptor, 0)
+        return not poll.poll(0)  # POLLHUP: nobody has the filter any more
 
     def remove(self, app_id: int) -> None:
         """The app has ended, as the holder sees by itself (its descriptor hangs up); idempotent."""
         if (held := self._apps.pop(app_id, None)) is not None:
+            self._ends.unregister(held.descriptor)
             os.close(held.descriptor)
+
+    def _keep_copy(self, app_id: int, held: HeldApp) -> None:
+        self.remove(app_id)
+        try:
+            self._ends.register(held.descriptor, 0)  # EPOLLHUP alone: its calls are the holder's
+        except OSError as error:
+            os.close(held.descriptor)
+            raise InvalidInput(f"not a notify descriptor: {error.strerror}") from error
+        self._apps[app_id] = held
+
+    def _read_ends(self) -> None:
+        """Notify descriptors that hung up."""
+        ended = {descriptor for descriptor, _ in self._ends.poll(0)}
+        for app_id in [app_id for app_id, held in self._apps.items() if held.descriptor in ended]:
+            self.remove(app_id)
+            self._hung_up(app_id)
 
     async def close(self, *, end: bool) -> None:
         """Leave the holder alone, or end it (no app needs it)."""
@@ -117,6 +150,8 @@ class Holder:
             self._client = None
         for app_id in tuple(self._apps):
             self.remove(app_id)
+        asyncio.get_running_loop().remove_reader(self._ends.fileno())
+        self._ends.close()
         self._set_flight(-1)
 
     def _ask(self) -> HolderClient:
@@ -138,8 +173,7 @@ class Holder:
             client.close()
             raise
         for app in holding.apps:
-            self.remove(app.id)
-            self._apps[app.id] = HeldApp(app.class_index, app.ip, app.fd)
+            self._keep_copy(app.id, HeldApp(app.class_index, app.ip, app.fd))
         self._set_flight(holding.flight)
         self._client, self._pid = client, holding.pid
 

@@ -60,7 +60,7 @@ class Apps:
         self._pidfds: dict[int, int] = {}
         """By AppId, while the first process lives."""
         self._moves: dict[int, asyncio.Task[None]] = {}
-        """Processes on their way into their app's cgroup."""
+        """First processes on their way into their app's cgroup."""
         self._lingering: set[int] = set()
         """Apps whose first process has gone and whose cgroup still has others."""
 
@@ -70,36 +70,23 @@ class Apps:
         self._check_exposes(request.exposes, caller)
         with ExitStack() as undo:
             app = self._admit(request, caller, user, undo)
-            # Entering a cgroup may wait for an RCU grace period, some milliseconds.  An empty namespace
-            # is made meanwhile: no program hangs on that app's own cgroup, and `inject` waits.
-            move = spawn("cgroup", self._enter(app, caller), _heard)
+            # Entering a cgroup may wait for an RCU grace period, some milliseconds.  With an empty namespace
+            # the launch need not: no program hangs on that app's own cgroup, and the end of processes
+            # that are born before it is told by their filter (`holder.alive`).
+            move = spawn("cgroup", self._enter(app, caller), self._not_entered)
             if request.new_netns:
                 self._moves[app.id] = move
+                move.add_done_callback(lambda _: self._entered(app.id))
             else:
                 await move
             self._.journal.app(AppRecord(app, self._.registry.class_index(app.app_class)))
             undo.pop_all()
         self._watch(app.id, caller.pidfd)
-        self._.log(
-            Event.APP_STARTED,
-            app=app.id_text,
-            name=app.name,
-            ip=app.ip,
-            labels=app.app_class.labels,
-            pid=app.pid,
-            uid=app.user,
-            command=request.command[0],
-        )
+        asyncio.get_running_loop().call_soon(self._log_started, app, request.command[0])  # after the reply
         return Started(app, self._.resolv if request.dns_override else "", user)
 
     async def inject(self, app: App, descriptor: int) -> None:
         """See `launch.Keeper`."""
-        try:
-            if (move := self._moves.pop(app.id, None)) is not None:
-                await move
-        except AppSwitchError:
-            os.close(descriptor)
-            raise
         await self._.holder.add(app.id, self._.registry.class_index(app.app_class), app.ip, descriptor)
 
     def died_early(self, app: App) -> None:
@@ -256,6 +243,18 @@ class Apps:
             raise Denied(f"--user {user}: only root may run programs as somebody else")
         return entry.pw_uid, entry.pw_gid
 
+    def _log_started(self, app: App, command: str) -> None:
+        self._.log(
+            Event.APP_STARTED,
+            app=app.id_text,
+            name=app.name,
+            ip=app.ip,
+            labels=app.app_class.labels,
+            pid=app.pid,
+            uid=app.user,
+            command=command,
+        )
+
     # --- the end
 
     def _watch(self, app_id: int, pidfd: int) -> None:
@@ -270,14 +269,31 @@ class Apps:
         self._lingering.add(app_id)
         self._try_end(app_id)
 
+    def hung_up(self, app_id: int) -> None:
+        """The last process with the app's filter has ended."""
+        if app_id in self._lingering:
+            self._try_end(app_id)
+
+    def _entered(self, app_id: int) -> None:
+        """The first process is in the cgroup, or will never be."""
+        self._moves.pop(app_id, None)
+        if app_id in self._lingering:
+            self._try_end(app_id)
+
+    def _not_entered(self, _: str, error: BaseException) -> None:
+        """It has ended before, mostly; whoever awaits the move hears of it."""
+        if not isinstance(error, Unavailable):
+            self._.log(Event.TASK_FAILED, task="cgroup", error=error)
+
     def _try_end(self, app_id: int) -> None:
         app = self._.registry.app(app_id)
         path = self._path(app)
         # Only an empty cgroup may be removed: folders that a living child made are its own.
+        if app_id in self._pidfds or app_id in self._moves or self._.holder.alive(app_id):
+            return
         if self._.cgroups.populated(path) or not self._.cgroups.remove(path):
             return
         self._lingering.discard(app_id)
-        self._moves.pop(app_id, None)
         self._.holder.remove(app_id)
         self._.registry.remove_app(app_id)
         self._.freed(self._.kernel.forget(app_id))
@@ -287,10 +303,6 @@ class Apps:
 
     def _path(self, app: App) -> Path:
         return self._root / app.cgroup.lstrip("/")
-
-
-def _heard(_: str, __: BaseException) -> None:
-    """Whoever awaits the task hears of its error; nobody does if the launcher has gone."""
 
 
 def _flags(app: App) -> int:

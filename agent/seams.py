@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
@@ -55,9 +55,11 @@ class HolderLike(Protocol):
     @property
     def problem(self) -> str: ...
 
-    def start(self) -> None: ...
+    def start(self, hung_up: Callable[[int], None]) -> None: ...
 
     async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None: ...
+
+    def alive(self, app_id: int) -> bool: ...
 
     def remove(self, app_id: int) -> None: ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from appswitch.errors import Unsupported
@@ -16,6 +17,7 @@ FALLBACK = "appswitch"
 """Cgroup below the root for apps whose caller's own cgroup admits no child."""
 
 
+@lru_cache(maxsize=1)
 def cgroup_root() -> Path:
     """Where cgroup v2 is mounted.  Raises Unsupported if it is not."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

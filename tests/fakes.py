@@ -179,7 +179,10 @@ class FakeHolder:
         self.problem = ""
         self.ended = False
 
-    def start(self) -> None: ...
+    def start(self, hung_up: Callable[[int], None]) -> None: ...
+
+    def alive(self, app_id: int) -> bool:
+        return False
 
     async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
         os.close(descriptor)
