@@ -10,15 +10,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
+from appswitch.agent.registry_checks import check_address, check_numbers, check_vservice
 from appswitch.agent.vips import candidates
 from appswitch.errors import Conflict, NotFound, UsageError
-from appswitch.interceptor.decision import LINK_LOCAL
 from appswitch.interceptor.index import Index, Key
 from appswitch.model import App, Class, Service, Snapshot, VService
 
 VIP_RANGE = IPv4Network("241.0.0.0/8")
-MAX_BACKENDS = 4096
-"""Of one vservice: as many as the kernel program looks through for one that lives."""
 
 Names = tuple[tuple[str, tuple[IPv4Address, ...]], ...]
 
@@ -251,13 +249,18 @@ class Registry:
     def replace_istio(self, vservices: Iterable[VService], names: Names = ()) -> tuple[str, ...]:
         """All that Istio knows, in place of what it knew before.
 
-        Returns the vservices left out, whose name is a user's.  IP:ports that a user's vservice has
-        stay that one's until it is deleted.
+        Returns the vservices left out: their name is a user's, or a number in them fits nowhere.  IP:ports
+        that a user's vservice has stay that one's until it is deleted.
         """
-        wanted = {
-            each.name: replace(each, origin="istio") if each.origin != "istio" else each for each in vservices
-        }
+        wanted: dict[str, VService] = {}
         left_out = []
+        for each in vservices:
+            try:
+                check_numbers(each)
+            except UsageError:
+                left_out.append(each.name)
+            else:
+                wanted[each.name] = each if each.origin == "istio" else replace(each, origin="istio")
         for name, old in list(self._vservices.items()):
             if old.origin != "istio":
                 if wanted.pop(name, None) is not None:
@@ -298,45 +301,9 @@ class Registry:
         self._cached = None
 
     def _check_address(self, address: IPv4Address, who: str) -> None:
-        reason = ""
-        if address.is_loopback:
-            reason = "loopback is private to each app"
-        elif address in LINK_LOCAL:
-            reason = "link-local addresses are refused to apps"
-        elif address.is_multicast or address.is_unspecified or int(address) == 0xFFFFFFFF:
-            reason = "it is no address of one party"
-        if reason:
-            raise UsageError(f"{who}: {address} cannot be used: {reason}; choose another --ip")
+        check_address(address, who)
         if address == self._base.dns_ip:
             raise Conflict(f"{who}: {address} is the built-in DNS server's; choose another --ip")
-
-
-def check_vservice(vservice: VService) -> None:
-    """Raises UsageError if it makes no sense by itself."""
-    who = f"vservice {vservice.name!r}"
-    if not vservice.name or not vservice.name.isprintable() or " " in vservice.name or "/" in vservice.name:
-        raise UsageError(f"{who}: the name must be a word without '/'")
-    if not vservice.backends:
-        raise UsageError(f"{who} has no backends; give at least one by --backends IP[:PORT],…")
-    if len(vservice.backends) > MAX_BACKENDS:
-        raise UsageError(f"{who} has {len(vservice.backends)} backends; the most is {MAX_BACKENDS}")
-    if not vservice.ports:
-        raise UsageError(f"{who} has no ports; give at least one by --ports VPORT:PORT,…")
-    seen = set()
-    for ports in vservice.ports:
-        for port in (ports.port, ports.target):
-            if not 0 < port < 65536:
-                raise UsageError(f"{who}: port {port} is not in 1..65535")
-        if ports.port in seen:
-            raise UsageError(f"{who}: port {ports.port} is given twice")
-        seen.add(ports.port)
-    for backend in vservice.backends:
-        if not 0 <= backend.port < 65536:
-            raise UsageError(f"{who}: port {backend.port} of backend {backend.address} is not in 1..65535")
-        if not 0 <= backend.weight < 1 << 32:
-            raise UsageError(
-                f"{who}: weight {backend.weight} of backend {backend.address} is not in 0..4294967295"
-            )
 
 
 def _service_key(service: Service) -> tuple[int, int, int, int]:

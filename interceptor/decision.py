@@ -76,7 +76,10 @@ class Verdict:
 def route(index: Index, client: Class, key: Key) -> Verdict | None:
     """What policy says about a key, whoever listens; None: the key is in no table."""
     target = index.target(key)
-    return None if target is None else _route(target, client)
+    if target is None:
+        return None
+    address = str(IPv4Address(key.address))
+    return _route(target, client, target.name or (f"{address}:{key.port}" if key.port else address))
 
 
 def decide(state: Snapshot | Index, client: App | Class, destination: Destination) -> Verdict:
@@ -109,7 +112,7 @@ def decide(state: Snapshot | Index, client: App | Class, destination: Destinatio
     return replace(found, why=via + found.why) if via else found
 
 
-def _route(target: Target, client: Class) -> Verdict:
+def _route(target: Target, client: Class, name: str) -> Verdict:
     through = [m for m in target.members if _lets(m, client) and m.weight]
     weights = iter(effective_weights(through))
     candidates = tuple(
@@ -123,17 +126,15 @@ def _route(target: Target, client: Class) -> Verdict:
         for m in target.members
     )
     source = IPv4Address(target.source_ip) if target.source_ip else None
-    verdict = Verdict(
-        Kind.BALANCE, "", target.rule, target.dead, target.name, target.policy, candidates, source
-    )
+    verdict = Verdict(Kind.BALANCE, "", target.rule, target.dead, name, target.policy, candidates, source)
     if through:
         return verdict
     if any(m.weight for m in target.members):
-        error, why = target.denied, f"no app behind {target.name} shares a label with {client.labels}"
+        error, why = target.denied, f"no app behind {name} shares a label with {client.labels}"
     elif target.rule is Rule.REST:
         error, why = target.dead, "the node's own REST is not for apps"
     else:
-        error, why = target.dead, f"{target.name} has no backend"
+        error, why = target.dead, f"{name} has no backend"
     if not error:
         return replace(verdict, kind=Kind.DIRECT, error=0, why=f"{why}; the node's own program is dialled")
     return replace(verdict, kind=Kind.REFUSE, error=error, why=why)

@@ -79,13 +79,13 @@ class Index:
             serving = self._serving.get(key)
             if not serving or not (ip in self.local or len(self._by_ip[ip]) > 1):
                 return None
-            return Target(Rule.SERVICE, f"{IPv4Address(ip)}:{port}", self._members(ip, serving))
+            return Target(Rule.SERVICE, "", self._members(ip, serving))
         if apps := self._by_ip.get(ip):
             if ip in self.local:
-                return Target(Rule.APP, str(IPv4Address(ip)), self._members(ip, apps), denied=0, dead=0)
-            return Target(Rule.APP, str(IPv4Address(ip)), self._members(ip, apps))
+                return Target(Rule.APP, "", self._members(ip, apps), denied=0, dead=0)
+            return Target(Rule.APP, "", self._members(ip, apps))
         if key in self._fronts and ip not in self.local:
-            return Target(Rule.VSERVICE, str(IPv4Address(ip)))
+            return Target(Rule.VSERVICE, "")
         return None
 
     def listens(self, app: int, port: int, protocol: int) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from struct import Struct
+from struct import Struct, pack
 from sys import byteorder
 from typing import Final
 
@@ -51,7 +51,8 @@ def pack_group(group: Group, first: int, service: int, tag: int) -> bytes:
 
 def pack_words(words: Iterable[int]) -> bytes:
     """Verdict words."""
-    return b"".join([WORD.pack(word) for word in words])
+    listed = tuple(words)
+    return pack(f"={len(listed)}Q", *listed)
 
 
 def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

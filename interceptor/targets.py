@@ -59,7 +59,7 @@ class Target:
 
     rule: Rule
     name: str
-    """The vservice's name, or the address in text."""
+    """The vservice's name; empty: the key's address says it."""
     members: tuple[Member, ...] = ()
     policy: LbPolicy = LbPolicy.RANDOM
     source_ip: int = 0

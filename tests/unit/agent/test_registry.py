@@ -219,9 +219,10 @@ def test_vservice_without_address_gets_its_names() -> None:
         (vservice("b", "7.7.7.7", 81, 80), Conflict, "7.7.7.7:80 is taken"),
         (vservice("b", backends=()), UsageError, "'b' has no backends; give at least one by --backends"),
         (vservice("b", ports=()), UsageError, "'b' has no ports"),
-        (vservice("b", "8.8.8.8", 80, 80), UsageError, "port 80 is given twice"),
+        (vservice("b", "8.8.8.8", 80, 80), UsageError, r"a port is given twice in \[80, 80\]"),
         (vservice("b", "8.8.8.8", 0), UsageError, r"port 0 is not in 1\.\.65535"),
-        (vservice("b", ports=(PortMap(80, 70000),)), UsageError, "port 70000 is not in"),
+        (vservice("b", ports=(PortMap(80, 70000),)), UsageError, "target port 70000 is not in"),
+        (vservice("b", ports=(PortMap(80, 0),)), UsageError, "target port 0 is not in"),
         (vservice("b", backends=(Backend(TWO, 65536),)), UsageError, "port 65536 of backend 2.2.2.2"),
         (vservice("b", backends=(Backend(TWO, 0, -1),)), UsageError, "weight -1 of backend 2.2.2.2"),
         (vservice("b", backends=(Backend(TWO),) * 4097), UsageError, "4097 backends; the most is 4096"),
@@ -272,6 +273,13 @@ def test_istio_is_replaced_whole() -> None:
         state.create_vservice(vservice("c", "8.8.8.1"))
     state.replace_istio(())
     assert state.snapshot.vservices == (mine,) and state.snapshot.names == ()
+
+
+def test_numbers_of_istios_that_fit_nowhere() -> None:
+    state = registry()
+    wrong = [vservice("p", "8.8.8.1", 70000), vservice("w", backends=(Backend(ONE, 0, 1 << 32),))]
+    assert state.replace_istio([*wrong, vservice("ok", "8.8.8.2")]) == ("p", "w")
+    assert [v.name for v in state.snapshot.vservices] == ["ok"]
 
 
 # --- addresses of names
