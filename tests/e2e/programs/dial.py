@@ -65,6 +65,8 @@ def loop(address: str, port: int) -> None:
                 print("ok", json.loads(sock.makefile().readline())["name"], flush=True)
         except OSError as error:
             print("errno", error.errno, flush=True)
+        except ValueError:  # the server was killed before it wrote its line
+            print("cut", flush=True)
         time.sleep(0.01)
 
 
