@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from harness import folder, interleaved, pin, probe, report, rounds
+from harness import folder, interleaved, pin, probe, report, rounds, wait_until
 from kernel.holding import Node, done, node
 
 COUNT = 4000
@@ -47,7 +47,9 @@ def measure(made: Node, program: str, where: str, prefix: list[str]) -> None:
     address = ("127.0.0.1", "6000")
     inside = ["nsenter", f"--net=/proc/{made.namespace.pid}/ns/net"]
     server = subprocess.Popen([*inside, *prefix, program, "server", *address])
+    once = [*inside, program, "client", *address, "1"]
     try:
+        wait_until(lambda: subprocess.run(once, capture_output=True, timeout=10).returncode == 0, "a server")
         dial = [*prefix, program, "client", *address, str(COUNT)]
         report(
             f"socket + connect + close, {where}",

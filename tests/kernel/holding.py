@@ -173,11 +173,11 @@ def pidfd(pid: int) -> Iterator[int]:
 @contextlib.contextmanager
 def node() -> Iterator[Node]:
     """A running holder with everything around it; nothing is left behind."""
-    run_dir = Path(tempfile.mkdtemp(prefix="ax-inject-"))
     pin = Path(f"/sys/fs/bpf/ax-inject-{os.getpid()}-{time.monotonic_ns()}")
     if not os.path.ismount("/sys/fs/bpf"):
         subprocess.run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], check=True)
     sockets = storage(pin)
+    run_dir = Path(tempfile.mkdtemp(prefix="ax-inject-"))
     made: Node | None = None
     try:
         made = Node(run_dir, pin, sockets)
