@@ -31,6 +31,12 @@ _PIDFD_GETFD = 438
 _IN_NAMESPACE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$0" "$@"']
 
 
+MANY = (
+    "import socket\nfor i in range({count}):\n with socket.socket() as s: assert s.fileno() > 2\nprint('ok')"
+)
+"""A program that makes sockets, one after the other."""
+
+
 def storage(pin: Path) -> Map:
     """A pinned sk_storage map with values of our size; such maps insist on BTF for key and value."""
     names = b"\0int\0byte\0"
