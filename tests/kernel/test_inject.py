@@ -229,7 +229,8 @@ def test_holder_out_of_descriptors(held: Node) -> None:
         assert second.stdout.readline() == "\n", "room was to be made"
         with pytest.raises(Unavailable), held.client() as turned_away:
             turned_away.holding()
-        assert len(held.events("holder-client-refused")) == 1, "the loop must not spin"
+        time.sleep(0.1)  # the client is turned away before that is told, and a spinning loop tells it often
+        assert len(held.events("holder-client-refused")) == 1
         resource.prlimit(held.holder.pid, resource.RLIMIT_NOFILE, (3, old[1]))
         second.stdin.write("\n")
         second.stdin.flush()
