@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from appswitch.agent import node
 from appswitch.agent.cli import version
@@ -24,6 +25,7 @@ from appswitch.agent.dns import DnsServer
 from appswitch.agent.dns_names import NameTable
 from appswitch.agent.ground import Ground, real_ground
 from appswitch.agent.holder_process import Holder
+from appswitch.agent.istio_link import IstioLink
 from appswitch.agent.journal import Journal
 from appswitch.agent.launch import LaunchServer
 from appswitch.agent.lifecycle import Apps, Parts
@@ -41,10 +43,7 @@ from appswitch.agent.watcher import Watcher
 from appswitch.agent.writer import Writer
 from appswitch.errors import AppSwitchError, Exhausted, InvalidInput
 from appswitch.interceptor import abi
-from appswitch.model import Snapshot
-
-if TYPE_CHECKING:  # its libraries take seconds to load: only a daemon with --istio does so
-    from appswitch.agent.istio import IstioAgent
+from appswitch.model import App, Snapshot
 
 SWEEP: Final = 1.0
 """Seconds between two looks at what no event tells."""
@@ -85,6 +84,7 @@ class Daemon:
         """Everything, to the log's `daemon.started`."""
         settings, log = self._settings, self._log
         self._ground.require()
+        raise_limits()
         run_dir = RunDir(settings.run_dir)
         parts.callback(run_dir.close)
         self._cgroup_tag = run_dir.tag
@@ -94,6 +94,8 @@ class Daemon:
         self._journal = Journal(run_dir.path, lambda reason: log(Event.JOURNAL_FAILED, error=reason))
         parts.callback(self._journal.close)
         if settings.clean:
+            for record in self._journal.read().apps:
+                self._remove_cgroup(record.app)
             self._journal.remove()
             await Holder.end_old(run_dir.path)
         self._kernel = kernel = self._ground.open_kernel(run_dir.pin_dir, settings.clean)
@@ -153,8 +155,7 @@ class Daemon:
         parts.push_async_callback(rest.close)
         self._supervise("sweep", self._sweep, parts)
         if settings.istio.target:
-            agent = self._istio(state)
-            self._supervise("istio", agent.run, parts)
+            self._supervise("istio", self._istio(state).run, parts)
         launch = LaunchServer(run_dir.path, self._apps, log)
         launch.start()
         parts.push_async_callback(launch.close)
@@ -208,6 +209,12 @@ class Daemon:
             self._journal.forget_istio()
         self._registry.resync(self._kernel.services())
 
+    def _remove_cgroup(self, app: App) -> None:
+        """Of an app that ended while no daemon lived; one that lives is left alone."""
+        path = self._ground.cgroups.cgroup_root() / app.cgroup.lstrip("/")
+        if not self._ground.cgroups.populated(path):
+            self._ground.cgroups.remove(path)
+
     async def _start_dns(self, parts: AsyncExitStack, run_dir: Path) -> DnsServer | None:
         """The DNS server, on the port that it had before if that is free, and the apps' resolv.conf."""
         settings = self._settings.dns
@@ -231,25 +238,27 @@ class Daemon:
         self._registry.set_dns(dns_ip, port)
         return dns
 
-    def _istio(self, state: NodeState) -> IstioAgent:
-        """The Istio agent, as a task: decoding and translation run in a thread."""
-        from appswitch.agent.istio import IstioAgent, default_node_id
-
+    def _istio(self, state: NodeState) -> IstioLink:
+        """The Istio agent, a process of its own."""
         settings, snapshot = self._settings.istio, self._registry.snapshot
-        node_id = settings.node_id or default_node_id(snapshot.node_ip, snapshot.node)
-        return IstioAgent(settings.target, node_id, state.apply_istio, self._log)
+        return IstioLink(
+            settings.target, settings.node_id, snapshot.node_ip, snapshot.node, state.apply_istio, self._log
+        )
 
     # --- while it runs
 
     def _published(self) -> None:
-        """The registry may have changed: DNS learns the names."""
-        if self._dns is None:
-            return
+        """The registry may have changed: DNS learns the names when it is next asked."""
+        if self._dns is not None:
+            self._dns.outdated(self._name)
+
+    def _name(self) -> NameTable:
+        """All names, as they are now."""
         snapshot = self._registry.snapshot
         if (named := _named(snapshot)) != self._named:
             self._named = named
             self._names = NameTable.build(snapshot, self._settings.driver.vip_range, self._names)
-            self._dns.update(self._names)
+        return self._names
 
     async def _sweep(self) -> None:
         """What no event tells."""
@@ -309,6 +318,12 @@ class Daemon:
         if not self.apps_left:
             self._kernel.remove()
         self._kernel.close()
+
+
+def raise_limits() -> None:
+    """Two descriptors an app (pidfd, notify descriptor): 1,024 would end at 500 apps."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _write_in_place(path: Path, text: str) -> None:

@@ -134,8 +134,8 @@ class Log:
 
     def __call__(self, event: Event, **fields: Any) -> None:
         """Write one event; field names are those of `Field` (a test checks every call)."""
-        plain = {key: _plain(value) for key, value in fields.items()}
-        getattr(self._logger, event.level)(event.label, **plain)
+        ready = {key: plain(value) for key, value in fields.items()}
+        getattr(self._logger, event.level)(event.label, **ready)
 
     def note(self, name: str, **fields: Any) -> None:
         """An event by its name, from a part that knows no `Event`; an unknown name becomes a note."""
@@ -149,7 +149,7 @@ class Log:
 _BY_NAME = {event.label: event for event in Event}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can hold: numbers, texts and switches as they are, all else as text."""
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 

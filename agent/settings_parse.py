@@ -135,7 +135,8 @@ def host_port(text: str) -> str:
 
 def istio_node_id(text: str) -> str:
     """Istio's `TYPE~IP~ID~DOMAIN`."""
-    if text.count("~") != 3 or any(c.isspace() for c in text):
+    parts = text.split("~")
+    if len(parts) != 4 or not all(parts) or "." not in parts[2] or any(c.isspace() for c in text):
         raise ValueError("is no xDS node id (TYPE~IP~POD.NAMESPACE~DOMAIN)")
     return text
 

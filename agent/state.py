@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from appswitch.agent import drivers
-from appswitch.agent.journal import Journal
+from appswitch.agent.journal import Journal, Names
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.node import backlogs
 from appswitch.agent.registry import Registry
@@ -17,9 +16,6 @@ from appswitch.agent.sockets import read_sockets
 from appswitch.agent.writer import Writer
 from appswitch.errors import Exhausted
 from appswitch.model import Snapshot, VService
-
-if TYPE_CHECKING:  # its libraries take seconds to load: only a daemon with --istio does so
-    from appswitch.agent.istio import IstioTable
 
 
 @dataclass(slots=True)
@@ -98,11 +94,11 @@ class NodeState:
         self.journal.deleted(name)
         self.log(Event.VSERVICE_DELETED, name=name)
 
-    def apply_istio(self, table: IstioTable) -> None:
+    def apply_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
         """A push, in the tables when this returns; one that does not fit leaves the last good one."""
         before = self.registry.snapshot
         old = tuple(v for v in before.vservices if v.origin == "istio")
-        for name in self.registry.replace_istio(table.vservices, table.names):
+        for name in self.registry.replace_istio(vservices, names):
             self.log(Event.NOTE, text="a user's vservice has the name of one of Istio's", name=name)
         try:
             self.writer.write()
@@ -110,4 +106,4 @@ class NodeState:
             self.registry.replace_istio(old, before.names)
             self.writer.soon()
             return
-        self.journal.save_istio(table.vservices, table.names)
+        self.journal.save_istio(vservices, names)

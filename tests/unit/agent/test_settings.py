@@ -62,7 +62,7 @@ def test_switches(words: list[str], value: bool) -> None:
         (["--dns-servers", "8.8.8"], {}, "--dns-servers: '8.8.8' has '8.8.8', which is no IPv4 address"),
         (["--vip-range", "1.0.0.0/30"], {}, "--vip-range: '1.0.0.0/30' must have a prefix from /8 to /24"),
         (["--istio", "istiod"], {}, "--istio: 'istiod' is no HOST:PORT"),
-        (["--istio-node-id", "a~b~c~d"], {}, "--istio-node-id: has no meaning without --istio HOST:PORT"),
+        (["--istio-node-id", "a~b~c.n~d"], {}, "--istio-node-id: has no meaning without --istio HOST:PORT"),
         (
             ["--driver", "user"],
             {},

@@ -1,0 +1,77 @@
+"""The daemon's side of the Istio agent: starts its process, takes its tables and events."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from appswitch.agent import istio_wire as wire
+from appswitch.agent.logs import Log
+from appswitch.errors import Unavailable
+from appswitch.model import VService
+
+
+@dataclass(frozen=True, slots=True)
+class IstioLink:
+    """One Istio agent."""
+
+    target: str
+    node_id: str
+    """Empty: made from the node's address and name."""
+    node_ip: IPv4Address
+    node: str
+    apply: Callable[[tuple[VService, ...], wire.Names], None]
+    """Puts a table in force; the push is acknowledged when it returns."""
+    log: Log
+
+    async def run(self) -> None:
+        """Run until cancelled.  Raises Unavailable when the process ends, InvalidInput for what it says.
+
+        The last table stays in force.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        descriptor = str(theirs.fileno())
+        arguments = [descriptor, self.target, self.node_id, str(self.node_ip), self.node]
+        command = [sys.executable, "-P", "-m", "appswitch.agent.istio_process", *arguments]
+        with theirs:
+            process = subprocess.Popen(  # noqa: ASYNC220  fork and exec alone, at start
+                command, stdin=subprocess.DEVNULL, cwd="/", pass_fds=[theirs.fileno()]
+            )
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
+        try:
+            await self._take(reader, writer)
+        finally:
+            writer.close()  # which ends it
+            await _ended(process)
+        raise Unavailable(f"the Istio agent ended with status {process.returncode}")
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Reports until the other side closes."""
+        merger = wire.Merger()
+        while True:
+            try:
+                header = await reader.readexactly(wire.HEADER)
+                report = wire.decode(await reader.readexactly(wire.length(header)))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            if report.event:
+                self.log.note(report.event, **report.fields)
+            if report.change is not None:
+                self.apply(*merger.merge(report.change))
+                writer.write(wire.TAKEN)
+
+
+async def _ended(process: subprocess.Popen[bytes], within: float = 3.0) -> None:
+    """Wait for the process's end; make it end if it does not."""
+    for _ in range(round(within / 0.02)):
+        if process.poll() is not None:
+            return
+        await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()

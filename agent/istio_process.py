@@ -1,0 +1,84 @@
+"""The Istio agent's own process: a push of megabytes costs the daemon no time, and its libraries no start.
+
+    python -m appswitch.agent.istio_process DESCRIPTOR TARGET NODE-ID NODE-IP NODE-NAME
+
+DESCRIPTOR is a connected stream socket to the daemon (`istio_wire.py`); its end is this process's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from appswitch.agent import istio_wire as wire
+from appswitch.agent.istio import IstioAgent, IstioTable, default_node_id
+from appswitch.agent.logs import Event, Log, plain
+from appswitch.agent.tasks import spawn, stop
+from appswitch.errors import Unavailable
+
+DEADLINE: Final = 60.0
+"""Seconds until the daemon has a table in force; a first one of 10,000 services takes it about two."""
+
+
+class Line(Log):
+    """The socket to the daemon, which is also where events go."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(None)
+        sock.settimeout(DEADLINE)
+        self._sock = sock
+        self._differ = wire.Differ()
+
+    def __call__(self, event: Event, **fields: Any) -> None:
+        self._send(
+            wire.Report(wire.VERSION, event=event.label, fields={k: plain(v) for k, v in fields.items()})
+        )
+
+    def apply(self, table: IstioTable) -> None:
+        """Hand a table over; returns when it is in force.  Raises Unavailable."""
+        self._send(wire.Report(wire.VERSION, self._differ.change(table.vservices, table.names)))
+        try:
+            if self._sock.recv(1) == wire.TAKEN:
+                return
+        except OSError as error:
+            raise Unavailable(f"the daemon does not take a table: {error}") from error
+        raise Unavailable("the daemon has gone")
+
+    def _send(self, report: wire.Report) -> None:
+        try:
+            self._sock.sendall(wire.frame(report))
+        except OSError as error:
+            raise Unavailable(f"the daemon has gone: {error}") from error
+
+
+async def run(descriptor: int, target: str, node_id: str) -> None:
+    """Until the daemon's end of the socket closes."""
+    gone = asyncio.Event()
+    with socket.socket(fileno=descriptor) as sock:
+        line = Line(sock)
+        # Nothing but answers comes, and `apply` takes those at once: what is readable here is the end.
+        asyncio.get_running_loop().add_reader(sock, gone.set)
+        agent = spawn("istio", IstioAgent(target, node_id, line.apply, line).run(), lambda *_: gone.set())
+        await gone.wait()
+        asyncio.get_running_loop().remove_reader(sock)
+        await stop([agent])
+        if not agent.cancelled() and (error := agent.exception()) is not None:
+            raise error
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The process.  Exit code 0: the daemon ended it."""
+    descriptor, target, node_id, ip, name = arguments
+    try:
+        asyncio.run(run(int(descriptor), target, node_id or default_node_id(IPv4Address(ip), name)))
+    except (Unavailable, KeyboardInterrupt):
+        pass  # the daemon has gone
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
