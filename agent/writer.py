@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from appswitch.agent.logs import Event, Log
@@ -12,6 +12,7 @@ from appswitch.agent.planner import Planner
 from appswitch.agent.registry import Registry
 from appswitch.agent.seams import KernelDriver
 from appswitch.errors import Exhausted
+from appswitch.interceptor.commands import Command
 
 DEBOUNCE: Final = 0.003
 """Seconds: changes that come together are compiled together."""
@@ -41,7 +42,7 @@ class Writer:
         begin = time.monotonic()
         try:
             commands = self._planner.plan(begin)
-            self._kernel.apply(commands)
+            self._apply(commands)
         except Exhausted as error:
             if not self.full:
                 self._log(Event.TABLE_FULL, error=error)
@@ -52,6 +53,17 @@ class Writer:
             spent = round((time.monotonic() - begin) * 1000, 2)
             self._log(Event.TABLES_WRITTEN, commands=len(commands), ms=spent)
         self._published()
+
+    def _apply(self, commands: Sequence[Command]) -> None:
+        """Into the kernel.  Raises Exhausted: then what the kernel took is taken stock of anew."""
+        try:
+            self._kernel.apply(commands)
+        except Exhausted:
+            index = self._registry.index
+            index.touched |= set(index.all_keys())
+            self._planner = Planner(self._registry)
+            self.restore()
+            raise
 
     def soon(self) -> None:
         """Write within a few milliseconds."""

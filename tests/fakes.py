@@ -176,13 +176,15 @@ class FakeHolder:
     def __init__(self) -> None:
         self.held: dict[int, int] = {}
         """AppId to class index."""
+        self.living: set[int] = set()
+        """Apps some process of which has the filter."""
         self.problem = ""
         self.ended = False
 
     def start(self, hung_up: Callable[[int], None]) -> None: ...
 
     def alive(self, app_id: int) -> bool:
-        return False
+        return app_id in self.living
 
     async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
         os.close(descriptor)

@@ -1,0 +1,263 @@
+"""Apps: adopted or not, ended or not, by their pidfd, their cgroup and their filter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from fakes import FakeLog, FakeMachine
+
+from appswitch.agent.channel import Peer
+from appswitch.agent.hello import Request
+from appswitch.agent.journal import AppRecord, Journal
+from appswitch.agent.launch import Caller
+from appswitch.agent.lifecycle import Apps, Parts
+from appswitch.agent.logs import Event
+from appswitch.agent.registry import Registry
+from appswitch.agent.writer import Writer
+from appswitch.errors import AppSwitchError, Denied, Exhausted, InvalidInput, Unavailable
+from appswitch.interceptor import abi
+from appswitch.model import App, Class, Expose, Labels
+
+
+class Bench:
+    """An `Apps` with everything below it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.machine = FakeMachine(folder / "machine")
+        self.log = FakeLog()
+        self.registry = Registry("n", IPv4Address("10.0.0.1"), local_ips=frozenset([IPv4Address("10.0.0.1")]))
+        self.journal = Journal(folder, lambda reason: None)
+        self.journal.start((), ())
+        self.freed: list[int] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def apps(self) -> Apps:
+        """Within a running loop."""
+        kernel = self.machine.kernel
+        writer = Writer(self.registry, kernel, self.log, lambda: None)
+        return Apps(
+            Parts(
+                self.registry,
+                writer,
+                kernel,
+                self.machine.cgroups,
+                self.journal,
+                self.machine.holder,
+                self.freed.extend,
+                self.log,
+                "/run/resolv.conf",
+            )
+        )
+
+    def process(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["sleep", "60"])
+        self.processes.append(process)
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+
+    def close(self) -> None:
+        for process in self.processes:
+            self.end(process)
+        self.journal.close()
+        self.machine.kernel.dispose()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def request(**changes: object) -> Request:
+    fields: dict[str, object] = {
+        "command": ("prog",),
+        "app_class": Class(),
+        "ip": None,
+        "name": "",
+        "exposes": (),
+        "user": "",
+        "interface": "",
+        "new_netns": False,
+        "dns_override": True,
+    }
+    return Request(**(fields | changes))  # type: ignore[arg-type]
+
+
+def caller(process: subprocess.Popen[bytes], uid: int = 0) -> Caller:
+    return Caller(Peer(process.pid, uid, uid), os.pidfd_open(process.pid))
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def test_addresses(bench: Bench) -> None:
+    async def work() -> None:
+        apps, address = bench.apps(), IPv4Address("1.1.1.1")
+        asked = (await apps.start(request(ip=address), caller(bench.process()))).app
+        named = (await apps.start(request(name="web"), caller(bench.process()))).app
+        same = (await apps.start(request(name="web"), caller(bench.process()))).app
+        plain = (await apps.start(request(), caller(bench.process()))).app
+        assert (asked.ip, plain.ip) == (address, IPv4Address("10.0.0.1"))
+        assert named.ip == same.ip == bench.registry.vip("web") and named.ip.packed[0] == 241
+        assert len({app.id for app in (asked, named, same, plain)}) == 4
+        assert plain.user == 0 and plain.pid == bench.processes[3].pid
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_equal_apps_share_a_class(bench: Bench) -> None:
+    async def work() -> None:
+        apps, other = bench.apps(), Class(Labels(frozenset([("a", "b")])))
+        for app_class in (Class(), other, Class()):
+            await apps.start(request(app_class=app_class, new_netns=True), caller(bench.process()))
+        assert [entry[1] for entry in bench.machine.kernel.attached.values()] == [0, 1, 0]
+        assert {entry[3] for entry in bench.machine.kernel.attached.values()} == {abi.APP_EMPTY}
+        apps.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("changes", "uid", "error"),
+    [
+        ({"user": "root"}, 1000, Denied),
+        ({"user": "0"}, 1000, Denied),
+        ({"user": "99999999999"}, 0, InvalidInput),
+        ({"exposes": (Expose(80, 8080),)}, 1000, Denied),
+        ({"ip": IPv4Address("169.254.1.1")}, 0, AppSwitchError),
+    ],
+)
+def test_refused(bench: Bench, changes: dict[str, object], uid: int, error: type[AppSwitchError]) -> None:
+    async def work() -> None:
+        apps, who = bench.apps(), caller(bench.process(), uid)
+        with pytest.raises(error):
+            await apps.start(request(**changes), who)
+        os.close(who.pidfd)  # it stayed ours
+        assert bench.registry.snapshot.apps == () and bench.journal.read().apps == ()
+        assert list(bench.machine.cgroups.cgroup_root().iterdir()) == []
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_a_user(bench: Bench) -> None:
+    async def work() -> None:
+        apps = bench.apps()
+        started = await apps.start(request(user="root"), caller(bench.process()))
+        assert started.user == (0, 0) and started.resolv == "/run/resolv.conf"
+        own = await apps.start(request(dns_override=False), caller(bench.process(), 1000))
+        assert own.user is None and own.app.user == 1000 and own.resolv == ""
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_a_process_that_is_gone(bench: Bench) -> None:
+    async def work() -> None:
+        apps, process = bench.apps(), bench.process()
+        who = caller(process)
+        bench.end(process)
+        with pytest.raises(Unavailable, match="ended during its launch"):
+            await apps.start(request(), who)
+        os.close(who.pidfd)
+        assert bench.registry.snapshot.apps == ()
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_full_tables(bench: Bench) -> None:
+    async def work() -> None:
+        apps, who = bench.apps(), caller(bench.process())
+        bench.machine.kernel.room = 0
+        with pytest.raises(Exhausted):
+            await apps.start(request(), who)
+        assert bench.registry.snapshot.apps == () and bench.machine.kernel.attached == {}
+        bench.machine.kernel.room = 1000
+        await apps.start(request(), who)
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_an_empty_namespace_ends_with_its_filter(bench: Bench) -> None:
+    async def work() -> None:
+        apps, process = bench.apps(), bench.process()
+        app = (await apps.start(request(new_netns=True), caller(process))).app
+        await apps.inject(app, os.open(os.devnull, os.O_RDONLY))
+        bench.machine.holder.living.add(app.id)  # a child, born before its parent was in the cgroup
+        bench.machine.kernel.real_ports[app.id] = [20000]
+        bench.end(process)
+        await asyncio.sleep(0.05)
+        apps.sweep()
+        assert bench.registry.snapshot.apps == (app,)
+        bench.machine.holder.living.clear()
+        apps.hung_up(app.id)
+        assert bench.registry.snapshot.apps == () and bench.freed == [20000]
+        assert bench.machine.holder.held == {} and bench.journal.read().apps == ()
+        apps.hung_up(app.id)  # told twice, heard once
+        assert bench.log.count(Event.APP_ENDED) == 1
+        apps.close()
+
+    asyncio.run(work())
+
+
+def record(bench: Bench, number: int, process: subprocess.Popen[bytes] | None, index: int = 0) -> AppRecord:
+    """An app of an earlier daemon."""
+    path = bench.machine.cgroups.create(0, f"{number:08x}")
+    if process is not None:
+        bench.machine.cgroups.move(process.pid, path)
+    pid = process.pid if process else 1
+    app = App(number, "u", Class(), IPv4Address("1.1.1.1"), pid=pid, cgroup=f"/ax-{number:08x}")
+    return AppRecord(app, index)
+
+
+def test_adoption(bench: Bench) -> None:
+    async def work() -> None:
+        apps, process, child = bench.apps(), bench.process(), bench.process()
+        alive, dead = record(bench, 1, process, 3), record(bench, 2, None)
+        orphan = record(bench, 4, child, 3)
+        orphan = AppRecord(
+            App(4, "u", Class(), IPv4Address("1.1.1.1"), pid=os.getpid(), cgroup=orphan.app.cgroup), 3
+        )  # its number is another process's by now
+        assert apps.adopt([alive, dead, orphan]) == [alive, orphan]
+        assert bench.registry.class_index(Class()) == 3
+        assert set(bench.machine.kernel.attached) == {1, 4} and bench.machine.kernel.forgotten == [2]
+        assert not (bench.machine.cgroups.cgroup_root() / "ax-00000002").exists()
+        apps.resume()
+        bench.end(process)
+        await until(lambda: bench.log.count(Event.APP_ENDED) == 2)
+        assert [app.id for app in bench.registry.snapshot.apps] == [4]
+        bench.end(child)
+        apps.sweep()
+        assert bench.registry.snapshot.apps == ()
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_records_that_contradict_each_other(bench: Bench) -> None:
+    async def work() -> None:
+        apps, process, other = bench.apps(), bench.process(), bench.process()
+        first = record(bench, 1, process, 0)
+        second = record(bench, 2, other, 5)  # the same class under another number
+        assert apps.adopt([first, second]) == [first]
+        assert bench.log.count(Event.APP_REFUSED) == 1
+        apps.resume()
+        apps.close()
+
+    asyncio.run(work())
