@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from e2e.node import Node
+from e2e.node import AX, Node
 from e2e.sandbox import NODE_IP
 from e2e.servers import PROGRAMS, PYTHON, start_echo, start_nginx
 
@@ -190,3 +190,22 @@ def test_explain(node: Node, way: str) -> None:
     app = node.get("apps")[0]["appid"]
     out = node.ax(way, "--from", app, f"{ip}:7000").ok()
     assert app in out and "7000" in out
+
+
+def test_expose(node: Node, mode: list[str]) -> None:
+    """3.1.2, 4.2.4: an exposed port admits programs that are not under AppSwitch; the mesh uses the app's."""
+    ip = node.fresh_ip()
+    node.start("--ip", ip, "--expose", "8000:9999", *mode, PYTHON, "-m", "http.server", "8000")
+    node.wait_service(ip, 8000)
+    for address in (NODE_IP, "127.0.0.1"):
+        assert "200 OK" in node.host("curl", "-sSI", "--max-time", "5", f"{address}:9999").ok()
+    assert "200 OK" in node.run(*mode, "curl", "-sSI", "--max-time", "5", f"{ip}:8000").ok()
+
+
+def test_without_root(node: Node) -> None:
+    """3.1: sudo is not needed with --new-netns=false."""
+    ip = node.fresh_ip()
+    start_nginx(node, name="rootless", ip=ip)
+    as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups", AX, "run", "--new-netns=false"]
+    assert node.host(*as_nobody, "curl", "-sS", "--max-time", "5", ip).ok() == "rootless\n"
+    assert node.host(*as_nobody, "whoami").ok() == "nobody\n"
