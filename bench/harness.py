@@ -35,8 +35,13 @@ def rounds(default: int) -> int:
 
 
 def pin(cpu: int) -> list[str]:
-    """Prefix that keeps a command on one CPU (on the only one, where there is one)."""
-    return ["taskset", "-c", str(cpu % (os.cpu_count() or 1))]
+    """Prefix that keeps a command on one CPU (on the only one, where there is one).
+
+    `BENCH_REALTIME=1` also gives it real-time priority, for a first look on a busy machine: sensible only
+    where client and server are on two CPUs.
+    """
+    real_time = ["chrt", "-f", "10"] if os.environ.get("BENCH_REALTIME") else []
+    return [*real_time, "taskset", "-c", str(cpu % (os.cpu_count() or 1))]
 
 
 @contextmanager
