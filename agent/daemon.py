@@ -22,7 +22,6 @@ from typing import Final
 from appswitch.agent import node
 from appswitch.agent.cli import version
 from appswitch.agent.dns import DnsServer
-from appswitch.agent.dns_names import NameTable
 from appswitch.agent.ground import Ground, real_ground
 from appswitch.agent.holder_process import Holder
 from appswitch.agent.istio_link import IstioLink
@@ -30,6 +29,7 @@ from appswitch.agent.journal import Journal
 from appswitch.agent.launch import LaunchServer
 from appswitch.agent.lifecycle import Apps, Parts
 from appswitch.agent.logs import Event, Log
+from appswitch.agent.naming import Naming
 from appswitch.agent.port_stock import PortStock
 from appswitch.agent.registry import Registry
 from appswitch.agent.resolv_conf import parse_resolv_conf, resolv_conf
@@ -43,7 +43,7 @@ from appswitch.agent.watcher import Watcher
 from appswitch.agent.writer import Writer
 from appswitch.errors import AppSwitchError, Exhausted, InvalidInput
 from appswitch.interceptor import abi
-from appswitch.model import App, Snapshot
+from appswitch.model import App
 
 SWEEP: Final = 1.0
 """Seconds between two looks at what no event tells."""
@@ -70,9 +70,7 @@ class Daemon:
         self._settings = settings
         self._ground = ground
         self._log = log
-        self._names = NameTable()
-        self._named: tuple[object, ...] = ()
-        self._dns: DnsServer | None = None
+        self._naming: Naming | None = None
         self._holder_cgroup: Path | None = None
 
     @property
@@ -123,7 +121,7 @@ class Daemon:
         self._restore()
 
         # Names; their port is in the tables, so the tables come next, and what serves apps last.
-        self._dns = await self._start_dns(parts, run_dir.path)
+        await self._start_dns(parts, run_dir.path)
         self._writer.restore()
         try:
             self._writer.write()
@@ -215,11 +213,11 @@ class Daemon:
         if not self._ground.cgroups.populated(path):
             self._ground.cgroups.remove(path)
 
-    async def _start_dns(self, parts: AsyncExitStack, run_dir: Path) -> DnsServer | None:
+    async def _start_dns(self, parts: AsyncExitStack, run_dir: Path) -> None:
         """The DNS server, on the port that it had before if that is free, and the apps' resolv.conf."""
         settings = self._settings.dns
         if not settings.enabled:
-            return None
+            return
         dns_ip = self._settings.driver.dns_ip
         dns = DnsServer(settings.domain, dns_ip, self._log, settings.servers)
         kept = run_dir / "dns_port"
@@ -236,7 +234,8 @@ class Daemon:
             host = parse_resolv_conf("")
         _write_in_place(run_dir / RESOLV_NAME, resolv_conf(dns_ip, settings.domain, host))
         self._registry.set_dns(dns_ip, port)
-        return dns
+        self._naming = Naming(self._registry, dns, self._settings.driver.vip_range)
+        parts.callback(self._naming.close)
 
     def _istio(self, state: NodeState) -> IstioLink:
         """The Istio agent, a process of its own."""
@@ -248,17 +247,9 @@ class Daemon:
     # --- while it runs
 
     def _published(self) -> None:
-        """The registry may have changed: DNS learns the names when it is next asked."""
-        if self._dns is not None:
-            self._dns.outdated(self._name)
-
-    def _name(self) -> NameTable:
-        """All names, as they are now."""
-        snapshot = self._registry.snapshot
-        if (named := _named(snapshot)) != self._named:
-            self._named = named
-            self._names = NameTable.build(snapshot, self._settings.driver.vip_range, self._names)
-        return self._names
+        """The registry may have changed."""
+        if self._naming is not None:
+            self._naming.changed()
 
     async def _sweep(self) -> None:
         """What no event tells."""
@@ -335,8 +326,3 @@ def _write_in_place(path: Path, text: str) -> None:
         pass
     path.write_text(text)
     path.chmod(0o644)
-
-
-def _named(snapshot: Snapshot) -> tuple[object, ...]:
-    """What names depend on."""
-    return snapshot.apps, snapshot.vservices, snapshot.names
