@@ -104,6 +104,8 @@ class World:
         backends = tuple(Backend(address, weight=i + 1) for i, address in enumerate(ADDRESSES))
         ports = (PortMap(80, 80), PortMap(81, 40010))
         world.registry.create_vservice(VService("a", (ADDRESSES[2],), ports, backends))
+        behind = Backend(NODE_IP, 40030)  # the real port of app 3
+        world.registry.create_vservice(VService("b", (ADDRESSES[4],), (PortMap(80, 80),), (behind,)))
         world.plan()
         return world
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from ipaddress import IPv4Address
 
@@ -79,6 +80,24 @@ def test_incremental_equals_full(steps: list[tuple[str, object]], settled: bool,
     assert world.planner.rows() == compile_rows(world.registry.snapshot, world.registry.classes)
 
 
+def test_every_single_change() -> None:
+    """Each thing there goes and comes back, and each app gets a neighbour: no key is forgotten."""
+    first = World.settled().registry.snapshot
+    steps: list[tuple[tuple[str, object], ...]] = [(("delete_vservice", "a"),)]
+    steps += [(("listener_down", each), ("listener_up", each)) for each in first.services]
+    for each in first.apps:
+        served = next((s for s in first.services if s.app == each.id), None)
+        neighbour = replace(each, id=each.id + 50)
+        steps.append((("remove_app", each.id), ("add_app", each), ("listener_up", served)))
+        steps.append((("add_app", neighbour), ("remove_app", each.id), ("remove_app", neighbour.id)))
+    for several in steps:
+        world = World.settled()
+        for step in several:
+            world.do(step)
+            world.plan()
+            assert world.planner.rows() == compile_rows(world.registry.snapshot, world.registry.classes)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(changes, max_size=20))
 def test_nothing_is_left_when_all_is_gone(steps: list[tuple[str, object]]) -> None:
@@ -95,6 +114,8 @@ def test_nothing_is_left_when_all_is_gone(steps: list[tuple[str, object]]) -> No
         world.do(("wait", 5.0))
     assert world.planner.usage() == before
     assert world.planner.due() is None
+    compiler = world.planner._compiler
+    assert not compiler._labels and not compiler._keys and not compiler._patterns
 
 
 @settings(max_examples=50, deadline=None)
@@ -161,6 +182,14 @@ def test_a_key_that_comes_back_keeps_its_index() -> None:
     again = tables.update({KEY: Row((group(1),))}, 3.5)
     assert any(isinstance(c, InsertKey) for c in again)
     kernel.apply(again, 3.5)
+
+
+def test_a_key_that_comes_back_stays() -> None:
+    tables, kernel = Tables(), KernelModel()
+    for now, row in ((0.0, Row((group(1),))), (1.0, None), (1.5, Row((group(2),)))):
+        kernel.apply(tables.update({KEY: row}, now), now)
+    kernel.apply(tables.sweep(9.0), 9.0)
+    assert kernel.keys and tables.rows() == {KEY: Row((group(2),))}
 
 
 def test_absent_at_once() -> None:
