@@ -46,7 +46,7 @@ BACKEND: Final = struct.Struct("=4sHBBII")
 SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBH28s")
 """What a socket carries (sk_storage): owner {id, class, ip, flags}, then bound {ip, port, scope, set},
 peer {ip, port, protocol, set}, local {ip, port, spare, set}, target app, service index,
-its cookie once counted, nanoseconds at start, v6only, dialling, real port, spare."""
+its cookie, nanoseconds at start, v6only, dialling, real port, spare."""
 SOCK_SIZE: Final = SOCK.size
 
 
@@ -83,7 +83,7 @@ def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
 PORT_KEY: Final = struct.Struct("=IHBB")
 """app, port, protocol, v6"""
 PORT: Final = struct.Struct("=HBBiIIQ")
-"""real, scope, dual, listening, ip, spare, cookie"""
+"""real, scope, dual, listening, ip, lasting (1: given until the app ends), cookie"""
 REAL_KEY: Final = struct.Struct("=HBB")
 """real port, protocol, pad"""
 REAL: Final = struct.Struct("=I4sHH")

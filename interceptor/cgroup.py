@@ -45,9 +45,13 @@ def create(pid: int, app_id: str) -> Path:
     may have.  Raises OSError.
     """
     root = cgroup_root()
-    parent = root / of_process(pid).lstrip("/")
-    while parent.name.startswith("ax-") and parent != root:
-        parent = parent.parent
+    parent = root
+    for part in Path(of_process(pid).lstrip("/")).parts:
+        if part.startswith(
+            "ax-"
+        ):  # also where the app made cgroups of its own below: all programs on the way run
+            break
+        parent /= part
     try:
         made = parent / f"ax-{app_id}"
         made.mkdir()

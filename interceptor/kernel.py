@@ -71,7 +71,7 @@ MAPS: Final = {
     "ports": (abi.PORT_KEY.size, abi.PORT.size),
     "reals": (abi.REAL_KEY.size, abi.REAL.size),
     "dials": (8, 16),
-    "flows": (16, 8),
+    "flows": (16, 12),
     "counts": (abi.COUNT_KEY.size, abi.COUNT.size),
     "lost": (4, 8),
     "pool": (0, 4),
@@ -125,7 +125,7 @@ class Kernel:
                     "stop the apps and start with: ax daemon --clean"
                 ) from error
             raise Unsupported(
-                f"the BPF programs do not load ({error}): Linux 5.18 or newer with CONFIG_CGROUP_BPF is "
+                f"the BPF programs do not load ({error}): Linux 6.1 or newer with CONFIG_CGROUP_BPF is "
                 f"needed, this is {os.uname().release}"
             ) from error
 
@@ -172,7 +172,7 @@ class Kernel:
         # a second socket of the same port, for IPv6 alone, gets a port of the pool as ever
         key = abi.PORT_KEY.pack(app_id, port, Protocol.TCP, 0)
         address = int.from_bytes(ip.packed, sys.byteorder)
-        self._maps["ports"].update(key, abi.PORT.pack(host_port, 0, 0, 0, address, 0, 0))
+        self._maps["ports"].update(key, abi.PORT.pack(host_port, 0, 0, 0, address, 1, 0))
         self._maps["reals"].update(
             abi.REAL_KEY.pack(host_port, Protocol.TCP, 0), abi.REAL.pack(app_id, ip.packed, port, 1)
         )
@@ -181,13 +181,16 @@ class Kernel:
         """Drops the ports of an app that ended; returns the real ones that came from the pool."""
         freed = []
         for key, value in self._maps["ports"].items():
-            owner, port, protocol, _ = abi.PORT_KEY.unpack(key)
+            owner, _, protocol, _ = abi.PORT_KEY.unpack(key)
             if owner != app_id:
                 continue
-            real = abi.PORT.unpack(value)[0]
+            real, _, _, _, _, lasting, _ = abi.PORT.unpack(value)
             self._maps["ports"].delete(key)
-            self._maps["reals"].delete(abi.REAL_KEY.pack(real, protocol, 0))
-            if real != port:  # a port that the app let the kernel choose is its own
+            behind = abi.REAL_KEY.pack(real, protocol, 0)
+            # a port that the kernel chose may have become another app's meanwhile
+            if (found := self._maps["reals"].get(behind)) and abi.REAL.unpack(found)[0] == app_id:
+                self._maps["reals"].delete(behind)
+            if lasting:
                 freed.append(real)
         for key in list(self._maps["counts"].keys()):
             if abi.COUNT_KEY.unpack(key)[0] == app_id:
@@ -234,15 +237,16 @@ class Kernel:
         found = []
         for key, value in self._maps["ports"].items():
             app, port, protocol, _ = abi.PORT_KEY.unpack(key)
-            real, scope, _, listening, _, _, cookie = abi.PORT.unpack(value)
+            real, scope, _, listening, _, lasting, cookie = abi.PORT.unpack(value)
             # a UDP socket that let the kernel choose its port is a client's
-            if listening > 0 and not (protocol == Protocol.UDP and real == port):
+            if listening > 0 and (lasting or protocol == Protocol.TCP):
                 found.append(Service(app, Protocol(protocol), port, real, BindScope(scope), cookie))
         return found
 
     def used_ports(self) -> set[int]:
-        """Real ports that apps hold, listening or not."""
-        return {abi.PORT.unpack(value)[0] for _, value in self._maps["ports"].items()}
+        """Real ports that apps hold until they end, listening or not."""
+        ports = (abi.PORT.unpack(value) for _, value in self._maps["ports"].items())
+        return {port[0] for port in ports if port[5]}
 
     def set_local_addresses(self, addresses: Iterable[IPv4Address]) -> None:
         """The node's own addresses: a pool port dialled there counts as the service behind it."""

@@ -121,10 +121,13 @@ class Map:
     def keys(self) -> Iterator[bytes]:
         """Every key of a moment that may pass: entries that come or go meanwhile may be missed."""
         key: bytes | None = None
+        seen: set[bytes] = set()
         following = ctypes.create_string_buffer(self.key_size)
         while self._lib.bpf_map_get_next_key(self.fd, key, following) == 0:
             key = following.raw
-            yield key
+            if key not in seen:  # where a key is deleted meanwhile, the kernel begins anew
+                seen.add(key)
+                yield key
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Every entry that is there from beginning to end of the call."""

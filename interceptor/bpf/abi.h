@@ -19,11 +19,11 @@ struct sock_state {
 	struct name local; /* what getsockname() shows after connect() or accept() */
 	__u32 target;      /* the app that was dialled; on an accepted socket, the one that dialled */
 	__u32 service;     /* index of the service that was dialled */
-	__u64 cookie;      /* of this socket, once it is counted in `ports` */
+	__u64 cookie;      /* of this socket, once it serves or has sent a datagram */
 	__u64 start;       /* CLOCK_MONOTONIC nanoseconds of connect or accept */
-	__u8 v6only;       /* IPV6_V6ONLY was asked for (and swallowed) */
+	__u8 v6only;       /* IPV6_V6ONLY was asked for (and swallowed), or the address is IPv6 alone */
 	__u8 dialling;     /* a connect() that policy let through is under way */
-	__u16 real;        /* the port it really serves on */
+	__u16 real;        /* the port it really serves on, while it is counted in `ports` */
 	__u8 spare[28];
 };
 
@@ -46,16 +46,17 @@ struct group {
 enum backend_kind { BACKEND_APP = 1, BACKEND_ADDRESS = 2 };
 struct backend { __u32 target; __u16 port; __u8 kind, spare; __u32 alias, threshold; };
 
-/* A port of an app: the real port behind it, and how many sockets listen there. */
+/* A port of an app: the real port behind it, and how many sockets listen there.  lasting: given until
+ * the app ends; otherwise the kernel chose it (bind to port 0), and it goes with the last socket. */
 struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
-struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, spare; __u64 cookie; };
+struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, lasting; __u64 cookie; };
 struct real_key { __u16 port; __u8 protocol, pad; };
 struct real { __u32 app, ip; __u16 port, exposed; }; /* exposed: strangers may dial it (--expose) */
 
 struct dial_key { __u32 ip; __u16 port, local; };
-struct dial { __u32 app, ip, to_ip; __u16 to_port, pad; };
+struct dial { __u32 app, ip, to_ip; __u16 to_port, port; };
 struct flow_key { __u64 cookie; __u32 ip; __u16 port, reply; };
-struct flow { __u32 ip; __u16 port, pad; };
+struct flow { __u32 ip; __u16 port, pad; __u32 app; }; /* the names shown, and who is there: 0 no app */
 
 struct count_key { __u32 app, service; };
 struct count { __u64 closed, failed, sent, received, nanoseconds; };

@@ -9,6 +9,9 @@ struct transport { __u16 from, to; __u32 sequence, acknowledge; __u8 offset, fla
 #define ACK 0x10
 #define ETH_IPV4 bpf_htons(0x0800)
 #define ETH_IPV6 bpf_htons(0x86dd)
+/* The ends of a packet by its sender's tuple; over IPv6 an app only ever reaches its own ::1. */
+#define FROM(tuple, size) ((size) == sizeof (tuple).ipv4 ? (tuple).ipv4.daddr : LOOPBACK6)
+#define TO(tuple, size) ((size) == sizeof (tuple).ipv4 ? (tuple).ipv4.saddr : LOOPBACK6)
 
 /* The addresses of a packet as the tuple under which its *sender's* socket is found, or 0 where
  * it is not plain: options, fragments and extension headers are never admitted (fail closed). */
@@ -76,13 +79,12 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	if (sk && sk->state == BPF_TCP_SYN_SENT)
 		dialler = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (listener && dialler && dialler->dialling && dialler->target == listener->owner.id) {
-		struct dial_key key = { .port = bpf_ntohs(tcp.from), .local = bpf_ntohs(tcp.to) };
+		struct dial_key key = { .ip = FROM(tuple, size), .port = bpf_ntohs(tcp.from), .local = bpf_ntohs(tcp.to) };
 		struct dial dial = { .app = dialler->owner.id, .ip = dialler->local.ip,
-				     .to_ip = dialler->peer.ip, .to_port = dialler->peer.port };
-		if (size == sizeof tuple.ipv4) {
-			key.ip = tuple.ipv4.daddr;
-			bpf_map_update_elem(&dials, &key, &dial, BPF_ANY);
-		}
+				     .to_ip = dialler->peer.ip, .to_port = dialler->peer.port, .port = key.port };
+		if (dialler->bound.set && dialler->bound.port)
+			dial.port = dialler->bound.port;
+		bpf_map_update_elem(&dials, &key, &dial, BPF_ANY);
 		admitted = 1;
 	}
 	if (sk)
@@ -92,41 +94,50 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	return refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
 }
 
-/* A datagram at a bound port: from a socket of an app's (whose sendmsg() was decided), or an
- * answer to something this socket sent. */
+/* Whether the sender's last word on this destination was a decision for this app. */
+INLINE int was_decided(struct bpf_sock *sk, struct sock_state *sender, __u32 app, __u32 ip, __u16 port)
+{
+	struct flow_key key = { .cookie = sender->cookie, .ip = ip, .port = port };
+	struct flow *way = bpf_map_lookup_elem(&flows, &key);
+	return way ? way->app == app : sk->state == BPF_TCP_ESTABLISHED && sender->target == app;
+}
+
+/* A datagram at a bound port: from an app that policy let through to this one, or from outside as
+ * an answer to something that this socket sent. */
 INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct transport udp = {};
 	struct sock_state *sender = 0;
+	struct flow *asked;
 	struct bpf_sock *sk;
-	__u32 size, ip = 0;
+	__u32 size;
 	int admitted = 0;
 	if (!state || !state->bound.set || !state->bound.port)
 		return PASS; /* a client's own port, as native */
 	size = sender_tuple(skb, &tuple, &udp, 8);
 	if (!size)
 		return refuse_stranger(state, &tuple, 0, UDP, 0);
-	if (size == sizeof tuple.ipv4)
-		ip = tuple.ipv4.daddr;
-	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = ip, .port = bpf_ntohs(udp.from) };
-	if (bpf_map_lookup_elem(&flows, &key))
-		return PASS;
+	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = FROM(tuple, size), .port = bpf_ntohs(udp.from) };
 	sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (sk)
 		sender = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (sender && sender->owner.id) {
-		struct flow shown = { .ip = sender->owner.ip, .port = key.port };
-		struct flow real = { .ip = ip, .port = key.port };
+	if (!sender || !sender->owner.id) {
+		asked = bpf_map_lookup_elem(&flows, &key);
+		admitted = asked && !asked->app;
+	} else if (was_decided(sk, sender, state->owner.id, TO(tuple, size), bpf_ntohs(udp.to))) {
+		struct flow shown = { .ip = sender->owner.ip, .port = key.port, .app = sender->owner.id };
+		struct flow real = { .ip = key.ip, .port = key.port, .app = sender->owner.id };
 		if (sender->bound.set && sender->bound.port)
 			shown.port = sender->bound.port;
 		if (sender->owner.id == state->owner.id)
-			shown.ip = ip; /* the app's own loopback */
-		bpf_map_update_elem(&flows, &key, &shown, BPF_ANY);
+			shown.ip = key.ip; /* the app's own loopback */
+		/* the sender's port may have been another app's a moment ago: hence at each datagram */
+		remember_flow(&key, &shown);
 		key.ip = shown.ip;
 		key.port = shown.port;
 		key.reply = 1;
-		bpf_map_update_elem(&flows, &key, &real, BPF_ANY);
+		remember_flow(&key, &real);
 		admitted = 1;
 	}
 	if (sk)

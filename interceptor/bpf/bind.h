@@ -7,7 +7,7 @@
 NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
 {
 	struct port_key key = { .app = app->id, .port = port, .protocol = protocol, .v6 = v6 };
-	struct port *found = bpf_map_lookup_elem(&ports, &key), fresh = { .ip = app->ip };
+	struct port *found = bpf_map_lookup_elem(&ports, &key), fresh = { .ip = app->ip, .lasting = 1 };
 	struct real real = { .app = app->id, .ip = app->ip, .port = port };
 	struct real_key real_key = { .protocol = protocol };
 	struct event event = { .kind = EVENT_POOL, .app = app->id, .port = port, .protocol = protocol };
@@ -33,38 +33,12 @@ NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
 	return popped;
 }
 
-/* What bind() becomes: returns 0 and the address to bind in *ip, *port, or an errno. */
-NOINLINE int rebind(struct sock_state *state, __u32 *ip, __u16 *port, __u8 protocol, int v6)
-{
-	struct name asked = { .ip = *ip, .port = *port };
-	int real;
-	if (state->bound.set) {
-		*ip = *port = 0; /* the kernel says EINVAL, and the names stay */
-		return 0;
-	}
-	if (!*ip)
-		asked.scope = SCOPE_ANY;
-	else if ((*ip & 0xff) == 127 || v6 == 2)
-		asked.scope = SCOPE_LOOPBACK;
-	else
-		asked.scope = SCOPE_VIRTUAL;
-	if (*port) {
-		real = real_port(&state->owner, *port, protocol, v6 != 0);
-		if (!real)
-			return EADDRINUSE;
-		*port = real;
-	}
-	if (*ip == state->owner.ip)
-		*ip = 0;
-	state->v6only = v6 != 0;
-	state->bound = asked;
-	return 0;
-}
-
 /* One more socket serves this port of the app: the table has it before listen() (UDP: bind())
  * returns, whether or not a daemon lives. */
 NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual, __u64 cookie)
 {
+	if (!state->bound.set)
+		state->bound = (struct name){}; /* what a bind() that failed had asked for */
 	__u16 port = state->bound.port ? state->bound.port : real;
 	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol };
 	struct real_key real_key = { .port = real, .protocol = protocol };
@@ -86,10 +60,11 @@ NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual
 		if (!found)
 			return 0;
 	}
+	if (found->real != real)
+		return 0; /* the kernel chose a number that the app also has a pool port for: that one stays */
 	state->cookie = cookie;
 	state->real = real;
 	event.scope = state->bound.scope;
-	found->real = real;
 	found->scope = state->bound.scope;
 	found->dual = dual;
 	if (__sync_fetch_and_add(&found->listening, 1) <= 0) {
@@ -100,20 +75,28 @@ NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual
 	return 0;
 }
 
-/* One socket fewer: only one that was counted. */
-NOINLINE int unserve(struct sock_state *state, __u8 protocol, __u64 cookie)
+/* One socket fewer: only one that was counted.  With the last one goes a port of the kernel's choice,
+ * which may be anybody's next. */
+NOINLINE int unserve(struct sock_state *state, __u8 protocol)
 {
 	__u16 port = state->bound.port ? state->bound.port : state->real;
 	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol };
 	struct event event = { .kind = EVENT_UNLISTEN, .app = state->owner.id, .ip = state->owner.ip, .port = port,
-			       .real = state->real, .protocol = protocol, .cookie = cookie, .scope = state->bound.scope };
+			       .real = state->real, .protocol = protocol, .cookie = state->cookie, .scope = state->bound.scope };
+	struct real_key real_key = { .port = state->real, .protocol = protocol };
 	struct port *found;
-	if (state->cookie != cookie)
+	if (!state->real)
 		return 0;
-	state->cookie = 0;
+	state->real = 0;
 	key.v6 = state->v6only;
 	found = bpf_map_lookup_elem(&ports, &key);
-	if (found && __sync_fetch_and_add(&found->listening, -1) == 1 && (protocol == TCP || state->bound.port))
+	if (!found || __sync_fetch_and_add(&found->listening, -1) != 1)
+		return 0;
+	if (!found->lasting) {
+		bpf_map_delete_elem(&reals, &real_key);
+		bpf_map_delete_elem(&ports, &key);
+	}
+	if (protocol == TCP || state->bound.port)
 		tell(&event);
 	return 0;
 }

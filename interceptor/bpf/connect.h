@@ -4,7 +4,8 @@
 
 #define LINK_LOCAL(ip) (((ip) & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000))
 #define DEAD_PORT 1 /* tcpmux: never a UDP service; 0 would be EINVAL */
-#define IS_LOOPBACK(ip) (((ip) & 0xff) == 127 || !(ip)) /* connect(0.0.0.0) means this host */
+#define IS_LOOPBACK(ip) (((ip) & 0xff) == 127 || !(ip) || (ip) == LOOPBACK6) /* 0.0.0.0: this host */
+#define DEAD_END(ip) ((ip) == LOOPBACK6 ? (ip) : LOOPBACK)
 
 INLINE void deny(struct app *app, __u32 ip, struct target *to, __u16 port, int error)
 {
@@ -24,7 +25,7 @@ CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *t
 	to->port = port;
 	*known = 1;
 	if (IS_LOOPBACK(ip)) {
-		struct port *listener = find_listener(app->id, port, to->protocol);
+		struct port *listener = find_listener(app->id, port, to->protocol, ip == LOOPBACK6);
 		if (!listener || listener->scope == SCOPE_VIRTUAL)
 			return ECONNREFUSED;
 		to->ip = ip ? ip : LOOPBACK;
@@ -52,13 +53,20 @@ CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *t
 	}
 }
 
-INLINE void remember_flow(void *ctx, __u32 ip, __u16 port, __u32 shown_ip, __u16 shown_port, __u16 reply)
+NOINLINE void remember_flow(struct flow_key *key, struct flow *flow)
 {
-	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = ip, .port = port, .reply = reply };
-	struct flow flow = { .ip = shown_ip, .port = shown_port };
-	struct flow *old = bpf_map_lookup_elem(&flows, &key);
-	if (!old || old->ip != shown_ip || old->port != shown_port)
-		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
+	struct flow *old = bpf_map_lookup_elem(&flows, key);
+	if (!old || old->ip != flow->ip || old->port != flow->port || old->app != flow->app)
+		bpf_map_update_elem(&flows, key, flow, BPF_ANY);
+}
+
+/* What this socket sends to `to` was decided for ip:port: admission and recvmsg() will ask. */
+INLINE void remember_way(void *ctx, struct sock_state *state, struct target *to, __u32 ip, __u16 port)
+{
+	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = to->ip, .port = to->port };
+	struct flow flow = { .ip = ip, .port = port, .app = to->app };
+	state->cookie = key.cookie;
+	remember_flow(&key, &flow);
 }
 
 /* connect(): in `to` goes the protocol; comes back the address to use. */
@@ -69,7 +77,7 @@ NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip,
 	state->dialling = 0;
 	if (error && to->protocol == UDP && error == ECONNREFUSED) {
 		/* connect() of UDP records an address and never fails; what is sent there is refused */
-		to->ip = LOOPBACK;
+		to->ip = DEAD_END(ip);
 		to->port = DEAD_PORT;
 		error = 0;
 	}
@@ -83,7 +91,7 @@ NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip,
 	state->start = bpf_ktime_get_coarse_ns();
 	state->dialling = 1;
 	if (to->protocol == UDP && known)
-		remember_flow(ctx, to->ip, to->port, ip, port, 0);
+		remember_way(ctx, state, to, ip, port);
 	return 0;
 }
 
@@ -94,28 +102,19 @@ NOINLINE int send_to(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 
 	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
 	int known, error;
 	if (flow) {
+		state->cookie = key.cookie;
 		to->ip = flow->ip;
 		to->port = flow->port;
 		return 0;
 	}
 	error = resolve(&state->owner, ip, port, to, &known);
 	if (error == ECONNREFUSED) { /* as an ICMP error would say it: by the next call, not this one */
-		to->ip = LOOPBACK;
+		to->ip = DEAD_END(ip);
 		to->port = DEAD_PORT;
 		return 0;
 	}
 	if (!error && (known || state->bound.set))
-		remember_flow(ctx, to->ip, to->port, ip, port, 0);
+		remember_way(ctx, state, to, ip, port);
 	return error;
 }
 
-/* recvmsg(): the sender's name as the app knows it. */
-INLINE void received_from(struct bpf_sock_addr *ctx, __u32 *ip, __u16 *port)
-{
-	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = *ip, .port = *port };
-	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
-	if (flow) {
-		*ip = flow->ip;
-		*port = flow->port;
-	}
-}

@@ -39,14 +39,18 @@ HELPER(void, ringbuf_submit, void *data, __u64 flags);
 #define bpf_ntohl(x) __builtin_bswap32(x)
 #define bpf_htonl(x) __builtin_bswap32(x)
 #define LOOPBACK bpf_htonl(0x7f000001)
+#define LOOPBACK6 bpf_htonl(1) /* ::1, where an address is one word */
 #define MAPPED bpf_htonl(0xffff)
 
 #define TCP 6
 #define UDP 17
-#define MPTCP 262
+#define ICMP 1
+#define ICMP6 58
 #define AF_INET 2
 #define AF_INET6 10
+#define SOCK_RAW 3
 #define EACCES 13
+#define EINVAL 22
 #define EPROTONOSUPPORT 93
 #define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
@@ -57,6 +61,6 @@ enum { FAIL = 0, PASS = 1 }; /* what a cgroup program returns */
 /* Ends the system call with this errno: return it from the program. */
 INLINE int fail(int error)
 {
-	bpf_set_retval(-error);
+	bpf_set_retval(-(error & 4095)); /* newer verifiers ask for proof that it is an errno */
 	return FAIL;
 }

@@ -86,7 +86,7 @@ INLINE struct sock_state *owned(void *sk)
 		return state && state->owner.id ? state : 0;
 	}
 	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (state && !state->owner.id)
-		state->owner = *app;
+	if (state)
+		state->owner = *app; /* each time: an app's class can change */
 	return state;
 }

@@ -4,213 +4,168 @@
 
 #define IS_MAPPED(a) (!(a)[0] && !(a)[1] && (a)[2] == MAPPED)
 
+/* A hook of each family by one function, which is told which (the verifier lets a program see the
+ * fields of its own family only). */
+#define PAIR(hook, context, function)                                                              \
+	SEC("cgroup/" #hook "4") int ax_##hook##4(struct context *ctx) { return function(ctx, 0); } \
+	SEC("cgroup/" #hook "6") int ax_##hook##6(struct context *ctx) { return function(ctx, 1); }
+
 INLINE int handled(__u32 protocol)
 {
 	return protocol == TCP || protocol == UDP;
 }
 
-INLINE int connect(struct bpf_sock_addr *ctx, __u32 ip, struct target *to)
+/* The address as one word: IPv4, also mapped, or LOOPBACK6 for ::1 and ::; false for other IPv6. */
+INLINE int address(struct bpf_sock_addr *ctx, int v6, __u32 *ip)
 {
-	struct sock_state *state;
-	if (!handled(ctx->protocol) || !(state = owned(ctx->sk)))
-		return -1;
-	to->protocol = ctx->protocol;
-	return dial(ctx, state, ip, bpf_ntohs(ctx->user_port), to);
+	*ip = v6 ? ctx->user_ip6[3] : ctx->user_ip4;
+	if (!v6 || IS_MAPPED(ctx->user_ip6))
+		return 1;
+	if (ctx->user_ip6[0] | ctx->user_ip6[1] | ctx->user_ip6[2] || (*ip && *ip != LOOPBACK6))
+		return 0;
+	*ip = LOOPBACK6;
+	return 1;
 }
 
-/* `--source-ip` of a vservice, towards backends outside. */
-INLINE int bind_source(struct bpf_sock_addr *ctx, struct target *to)
+INLINE int store(struct bpf_sock_addr *ctx, int v6, __u32 ip, __u16 port)
 {
-	struct { __u16 family, port; __u32 ip; __u64 zero; } source = { .family = AF_INET, .ip = to->source };
-	return to->source && !to->app ? bpf_bind(ctx, &source, sizeof source) : 0;
-}
-
-SEC("cgroup/connect4") int ax_connect4(struct bpf_sock_addr *ctx)
-{
-	struct target to = {};
-	int error = connect(ctx, ctx->user_ip4, &to);
-	if (error)
-		return error < 0 ? PASS : fail(error);
-	if (bind_source(ctx, &to))
-		return fail(EADDRNOTAVAIL);
-	ctx->user_ip4 = to.ip;
-	ctx->user_port = bpf_htons(to.port);
+	asm volatile("" : "+r"(ctx)); /* no address of a field kept in a register: the verifier refuses it */
+	if (v6)
+		ctx->user_ip6[3] = ip;
+	else
+		ctx->user_ip4 = ip;
+	ctx->user_port = bpf_htons(port);
 	return PASS;
 }
 
-/* connect() or sendmsg() of the app's own ::1: never the host's. */
-INLINE int own_loopback6(struct bpf_sock_addr *ctx)
+/* Other IPv6 is dialled as it is, but for link-local addresses (metadata services). */
+INLINE int outside6(struct bpf_sock_addr *ctx)
 {
-	struct sock_state *state;
-	struct port_key key = { .port = bpf_ntohs(ctx->user_port), .protocol = ctx->protocol, .v6 = 1 };
-	struct port *listener;
-	if (!handled(ctx->protocol) || !(state = owned(ctx->sk)))
-		return PASS;
-	key.app = state->owner.id;
-	listener = bpf_map_lookup_elem(&ports, &key);
-	if (!listener || listener->listening <= 0) {
-		key.v6 = 0;
-		listener = bpf_map_lookup_elem(&ports, &key);
-		if (!listener || listener->listening <= 0 || !listener->dual)
-			return fail(ECONNREFUSED);
-	}
-	state->peer = (struct name){ .port = key.port, .set = 1 };
-	state->local.set = 0;
-	state->target = key.app;
-	state->dialling = 1;
-	ctx->user_port = bpf_htons(listener->real);
+	if ((ctx->user_ip6[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) && owned(ctx->sk))
+		return fail(EACCES);
 	return PASS;
 }
 
-INLINE int is_loopback6(struct bpf_sock_addr *ctx)
+/* `--source-ip` of a vservice, towards backends outside: a sockaddr_in or sockaddr_in6. */
+INLINE int bind_source(struct bpf_sock_addr *ctx, int v6, __u32 ip)
 {
-	return !ctx->user_ip6[0] && !ctx->user_ip6[1] && !ctx->user_ip6[2] &&
-	       (!ctx->user_ip6[3] || ctx->user_ip6[3] == bpf_htonl(1));
+	__u32 source[7] = { v6 ? AF_INET6 : AF_INET, v6 ? 0 : ip, 0, 0, v6 ? MAPPED : 0, ip };
+	return bpf_bind(ctx, source, v6 ? 28 : 16);
 }
 
-INLINE int is_link_local6(struct bpf_sock_addr *ctx)
+INLINE int connect(struct bpf_sock_addr *ctx, int v6)
 {
-	return (ctx->user_ip6[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
-}
-
-INLINE int unmapped6(struct bpf_sock_addr *ctx)
-{
-	if (is_loopback6(ctx))
-		return own_loopback6(ctx);
-	return is_link_local6(ctx) && owned(ctx->sk) ? fail(EACCES) : PASS;
-}
-
-SEC("cgroup/connect6") int ax_connect6(struct bpf_sock_addr *ctx)
-{
-	struct target to = {};
+	struct target to = { .protocol = ctx->protocol };
+	struct sock_state *state;
+	__u32 ip;
 	int error;
-	if (!IS_MAPPED(ctx->user_ip6))
-		return unmapped6(ctx);
-	error = connect(ctx, ctx->user_ip6[3], &to);
+	if (!handled(ctx->protocol))
+		return PASS;
+	if (!address(ctx, v6, &ip)) {
+		/* an earlier dial of this socket neither admits nor names this one */
+		if ((state = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0)))
+			state->dialling = state->target = state->peer.set = state->local.set = 0;
+		return outside6(ctx);
+	}
+	if (!(state = owned(ctx->sk)))
+		return PASS;
+	error = dial(ctx, state, ip, bpf_ntohs(ctx->user_port), &to);
 	if (error)
-		return error < 0 ? PASS : fail(error);
-	ctx->user_ip6[3] = to.ip;
-	ctx->user_port = bpf_htons(to.port);
-	return PASS;
+		return fail(error);
+	if (to.source && !to.app && bind_source(ctx, v6, to.source))
+		return fail(EADDRNOTAVAIL);
+	return store(ctx, v6, to.ip, to.port);
 }
+PAIR(connect, bpf_sock_addr, connect)
 
-/* Also for IPv4-mapped destinations of an AF_INET6 socket. */
-SEC("cgroup/sendmsg4") int ax_sendmsg4(struct bpf_sock_addr *ctx)
+/* IPv4-mapped destinations of an AF_INET6 socket come through sendmsg4. */
+INLINE int sendmsg(struct bpf_sock_addr *ctx, int v6)
 {
 	struct target to = { .protocol = UDP };
 	struct sock_state *state;
+	__u32 ip;
 	int error;
-	if (ctx->protocol != UDP || !(state = owned(ctx->sk)))
+	if (ctx->protocol != UDP)
 		return PASS;
-	error = send_to(ctx, state, ctx->user_ip4, bpf_ntohs(ctx->user_port), &to);
-	if (error)
-		return fail(error);
-	ctx->user_ip4 = to.ip;
-	ctx->user_port = bpf_htons(to.port);
-	return PASS;
+	if (!address(ctx, v6, &ip))
+		return outside6(ctx);
+	if (!(state = owned(ctx->sk)))
+		return PASS;
+	error = send_to(ctx, state, ip, bpf_ntohs(ctx->user_port), &to);
+	return error ? fail(error) : store(ctx, v6, to.ip, to.port);
 }
+PAIR(sendmsg, bpf_sock_addr, sendmsg)
 
-SEC("cgroup/sendmsg6") int ax_sendmsg6(struct bpf_sock_addr *ctx)
+/* The sender's name as the app knows it. */
+INLINE int recvmsg(struct bpf_sock_addr *ctx, int v6)
 {
-	return IS_MAPPED(ctx->user_ip6) ? PASS : unmapped6(ctx);
+	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .port = bpf_ntohs(ctx->user_port) };
+	struct flow *flow;
+	__u32 ip;
+	if (!address(ctx, v6, &ip))
+		return PASS;
+	key.ip = ip;
+	flow = bpf_map_lookup_elem(&flows, &key);
+	return flow ? store(ctx, v6, flow->ip, flow->port) : PASS;
 }
+PAIR(recvmsg, bpf_sock_addr, recvmsg)
 
-SEC("cgroup/recvmsg4") int ax_recvmsg4(struct bpf_sock_addr *ctx)
+INLINE int bind(struct bpf_sock_addr *ctx, int v6)
 {
-	__u32 ip = ctx->user_ip4;
-	__u16 port = bpf_ntohs(ctx->user_port);
-	if (owned(ctx->sk)) {
-		received_from(ctx, &ip, &port);
-		ctx->user_ip4 = ip;
-		ctx->user_port = bpf_htons(port);
-	}
-	return PASS;
-}
-
-SEC("cgroup/recvmsg6") int ax_recvmsg6(struct bpf_sock_addr *ctx)
-{
-	__u32 ip = ctx->user_ip6[3];
-	__u16 port = bpf_ntohs(ctx->user_port);
-	if (IS_MAPPED(ctx->user_ip6) && owned(ctx->sk)) {
-		received_from(ctx, &ip, &port);
-		ctx->user_ip6[3] = ip;
-		ctx->user_port = bpf_htons(port);
-	}
-	return PASS;
-}
-
-SEC("cgroup/bind4") int ax_bind4(struct bpf_sock_addr *ctx)
-{
-	__u32 ip = ctx->user_ip4;
-	__u16 port = bpf_ntohs(ctx->user_port);
+	struct name asked = { .port = bpf_ntohs(ctx->user_port) };
 	struct sock_state *state;
-	int error;
+	int real = 0, plain = 1, only;
 	if (!handled(ctx->protocol) || !(state = owned(ctx->sk)))
 		return PASS;
-	error = rebind(state, &ip, &port, ctx->protocol, 0);
-	if (error)
-		return fail(error);
-	ctx->user_ip4 = ip;
-	ctx->user_port = bpf_htons(port);
+	if (ctx->sk->src_port)
+		return fail(EINVAL); /* bound already: the names stay */
+	only = v6 && state->v6only;
+	if (!v6 || ctx->user_ip6[0] | ctx->user_ip6[1] | ctx->user_ip6[2] | ctx->user_ip6[3]) {
+		plain = address(ctx, v6, &asked.ip);
+		if (!plain || asked.ip == LOOPBACK6) {
+			asked.scope = plain ? SCOPE_LOOPBACK : SCOPE_VIRTUAL;
+			asked.ip = plain = 0;
+			only = 1;
+		} else if (asked.ip) {
+			asked.scope = (asked.ip & 0xff) == 127 ? SCOPE_LOOPBACK : SCOPE_VIRTUAL;
+		}
+	}
+	if (asked.port && !(real = real_port(&state->owner, asked.port, ctx->protocol, only)))
+		return fail(EADDRINUSE);
+	state->v6only = only;
+	state->bound = asked; /* `set` once the kernel agreed */
+	if (plain && asked.ip == state->owner.ip)
+		return store(ctx, v6, 0, real); /* the app's own address is nobody's here */
+	ctx->user_port = bpf_htons(real);
 	return PASS;
 }
+PAIR(bind, bpf_sock_addr, bind)
 
-SEC("cgroup/bind6") int ax_bind6(struct bpf_sock_addr *ctx)
-{
-	__u32 any = 0, *ip = &any, mapped = ctx->user_ip6[3];
-	__u16 port = bpf_ntohs(ctx->user_port);
-	struct sock_state *state;
-	int error, v6;
-	if (!handled(ctx->protocol) || !(state = owned(ctx->sk)))
-		return PASS;
-	v6 = state->v6only;
-	if (IS_MAPPED(ctx->user_ip6))
-		ip = &mapped;
-	else if (ctx->user_ip6[0] | ctx->user_ip6[1] | ctx->user_ip6[2] | ctx->user_ip6[3])
-		v6 = is_loopback6(ctx) ? 2 : 1;
-	if (v6 == 2)
-		any = LOOPBACK;
-	error = rebind(state, ip, &port, ctx->protocol, v6);
-	if (error)
-		return fail(error);
-	if (ip == &mapped)
-		ctx->user_ip6[3] = mapped;
-	ctx->user_port = bpf_htons(port);
-	return PASS;
-}
-
-INLINE int bound(struct bpf_sock *sk)
+INLINE int bound(struct bpf_sock *sk, int v6)
 {
 	struct sock_state *state = owned(sk);
 	if (!state)
 		return PASS;
 	state->bound.set = 1;
 	if (sk->protocol == UDP)
-		serve(state, sk->src_port, UDP, sk->family == AF_INET6, bpf_get_socket_cookie(sk));
+		serve(state, sk->src_port, UDP, v6, bpf_get_socket_cookie(sk));
 	return PASS;
 }
-
-SEC("cgroup/post_bind4") int ax_post_bind4(struct bpf_sock *sk)
-{
-	return bound(sk);
-}
-
-SEC("cgroup/post_bind6") int ax_post_bind6(struct bpf_sock *sk)
-{
-	return bound(sk);
-}
+PAIR(post_bind, bpf_sock, bound)
 
 SEC("cgroup/sock_release") int ax_sock_release(struct bpf_sock *sk)
 {
 	struct sock_state *state;
-	if (sk->protocol == UDP && (state = owned(sk)) && state->cookie)
-		unserve(state, UDP, bpf_get_socket_cookie(sk));
+	if (sk->protocol == UDP && (state = bpf_sk_storage_get(&sockets, sk, 0, 0)))
+		unserve(state, UDP);
 	return PASS;
 }
 
+/* Protocols that no hook would see are not there: MPTCP, whose subflows pass none, SCTP, UDP-Lite. */
 SEC("cgroup/sock_create") int ax_sock_create(struct bpf_sock *sk)
 {
-	return sk->protocol == MPTCP ? fail(EPROTONOSUPPORT) : PASS; /* its subflows would pass no hook */
+	int known = handled(sk->protocol) || sk->protocol == ICMP || sk->protocol == ICMP6;
+	return known || sk->type == SOCK_RAW ? PASS : fail(EPROTONOSUPPORT);
 }
 
 /* [::] must answer for the app's IPv4 address too: V6ONLY is remembered, not done. */
@@ -218,11 +173,16 @@ SEC("cgroup/setsockopt") int ax_setsockopt(struct bpf_sockopt *ctx)
 {
 	int *value = ctx->optval;
 	struct sock_state *state;
+	if (ctx->optlen > 4096)
+		ctx->optlen = 0; /* we are shown a page of it; this says that the whole is unchanged */
 	if (ctx->level != 41 /* IPPROTO_IPV6 */ || ctx->optname != 26 /* IPV6_V6ONLY */)
 		return 1;
-	if ((void *)(value + 1) > ctx->optval_end || !*value || !(state = owned(ctx->sk)))
+	/* a bound socket's is an error, as is an IPv4 one's */
+	if (ctx->sk->family != AF_INET6 || ctx->sk->src_port || (void *)(value + 1) > ctx->optval_end)
 		return 1;
-	state->v6only = 1;
+	if (!(state = owned(ctx->sk)))
+		return 1;
+	state->v6only = *value != 0;
 	ctx->optlen = -1;
 	return 1;
 }
@@ -235,7 +195,8 @@ INLINE void own_name(struct sock_state *state, __u32 *ip, __u16 *port)
 	if (state->bound.set && state->bound.scope == SCOPE_VIRTUAL)
 		*ip = state->bound.ip;
 	if (state->local.set) {
-		*ip = state->local.ip;
+		if (state->local.ip)
+			*ip = state->local.ip;
 		if (state->local.port)
 			*port = state->local.port;
 	}
@@ -252,10 +213,10 @@ INLINE void peer_name(struct sock_state *state, __u32 *ip, __u16 *port)
 
 /* What is known of a socket whose name is asked for.  An accepted one gets the names under which
  * it was dialled: admission remembered them for the tuple (accept() asks through this hook too). */
-INLINE struct sock_state *known_socket(struct bpf_sock *sk)
+INLINE struct sock_state *known_socket(struct bpf_sock *sk, int v6)
 {
 	struct sock_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	struct dial_key key = { .ip = sk->dst_ip4, .port = bpf_ntohs(sk->dst_port), .local = sk->src_port };
+	struct dial_key key = { .ip = v6 ? sk->dst_ip6[3] : sk->dst_ip4, .port = bpf_ntohs(sk->dst_port), .local = sk->src_port };
 	struct dial *dial;
 	if (state || sk->protocol != TCP || !(dial = bpf_map_lookup_elem(&dials, &key)))
 		return state;
@@ -263,40 +224,25 @@ INLINE struct sock_state *known_socket(struct bpf_sock *sk)
 	if (!state)
 		return 0;
 	state->target = dial->app;
-	state->peer = (struct name){ .ip = dial->ip, .port = key.port, .set = dial->ip != 0 };
+	state->peer = (struct name){ .ip = dial->ip, .port = dial->port, .set = 1 };
 	state->local = (struct name){ .ip = dial->to_ip, .port = dial->to_port, .set = 1 };
 	return state;
 }
 
-#define NAME_PROGRAM(hook, which)                                                                  \
-	SEC("cgroup/" #hook "4") int ax_##hook##4(struct bpf_sock_addr *ctx)                       \
-	{                                                                                          \
-		struct sock_state *state = known_socket(ctx->sk);                                  \
-		__u32 ip = ctx->user_ip4;                                                          \
-		__u16 port = bpf_ntohs(ctx->user_port);                                            \
-		if (!state)                                                                        \
-			return PASS;                                                               \
-		which(state, &ip, &port);                                                          \
-		ctx->user_ip4 = ip;                                                                \
-		ctx->user_port = bpf_htons(port);                                                  \
-		return PASS;                                                                       \
-	}                                                                                          \
-	SEC("cgroup/" #hook "6") int ax_##hook##6(struct bpf_sock_addr *ctx)                       \
-	{                                                                                          \
-		struct sock_state *state = known_socket(ctx->sk);                                  \
-		__u32 ip = ctx->user_ip6[3];                                                       \
-		__u16 port = bpf_ntohs(ctx->user_port);                                            \
-		if (!state)                                                                        \
-			return PASS;                                                               \
-		which(state, &ip, &port);                                                          \
-		if (IS_MAPPED(ctx->user_ip6))                                                      \
-			ctx->user_ip6[3] = ip;                                                     \
-		ctx->user_port = bpf_htons(port);                                                  \
-		return PASS;                                                                       \
-	}
-
-NAME_PROGRAM(getsockname, own_name)
-NAME_PROGRAM(getpeername, peer_name)
+INLINE int name(struct bpf_sock_addr *ctx, int v6, void (*which)(struct sock_state *, __u32 *, __u16 *))
+{
+	struct sock_state *state = known_socket(ctx->sk, v6);
+	__u32 ip = v6 ? ctx->user_ip6[3] : ctx->user_ip4;
+	__u16 port = bpf_ntohs(ctx->user_port);
+	if (!state)
+		return PASS;
+	which(state, &ip, &port);
+	return store(ctx, v6, !v6 || IS_MAPPED(ctx->user_ip6) ? ip : ctx->user_ip6[3], port);
+}
+INLINE int getsockname(struct bpf_sock_addr *ctx, int v6) { return name(ctx, v6, own_name); }
+INLINE int getpeername(struct bpf_sock_addr *ctx, int v6) { return name(ctx, v6, peer_name); }
+PAIR(getsockname, bpf_sock_addr, getsockname)
+PAIR(getpeername, bpf_sock_addr, getpeername)
 
 SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 {

@@ -25,7 +25,7 @@ INLINE void count(struct bpf_sock_ops *ctx, struct sock_state *state, int establ
 INLINE void closed(struct bpf_sock_ops *ctx, struct sock_state *state)
 {
 	if (ctx->args[0] == BPF_TCP_LISTEN)
-		unserve(state, TCP, bpf_get_socket_cookie(ctx));
+		unserve(state, TCP);
 	else if (state->start)
 		count(ctx, state, ctx->args[0] != BPF_TCP_SYN_SENT);
 }

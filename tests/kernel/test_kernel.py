@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.sandbox import Sandbox
 from kernel.driver import Driver
 
 from appswitch.errors import Exhausted, Unsupported
@@ -34,19 +32,6 @@ def ask(ip, port):
     with s:
         return [s.getsockname()[0], list(s.getpeername()), s.recv(100).decode()]
 """
-
-
-@pytest.fixture
-def driver(tmp_path: Path) -> Iterator[Driver]:
-    sandbox = Sandbox(tmp_path)
-    try:
-        made = Driver(sandbox)
-        try:
-            yield made
-        finally:
-            made.close()
-    finally:
-        sandbox.close()
 
 
 def ask(driver: Driver, app: str, ip: str, port: int) -> object:
