@@ -148,6 +148,7 @@ class Daemon:
         self.state = state = NodeState(
             settings.node.cluster, version(), registry, self._writer, self._journal, log, self._problems
         )
+        parts.callback(state.close)
         rest = Rest(state, version(), run_dir.path / "api.sock", settings.rest_port, self._request_failed)
         await rest.start()
         parts.push_async_callback(rest.close)

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -26,7 +26,7 @@ class IstioLink:
     """Empty: made from the node's address and name."""
     node_ip: IPv4Address
     node: str
-    apply: Callable[[tuple[VService, ...], wire.Names], None]
+    apply: Callable[[tuple[VService, ...], wire.Names], Awaitable[None]]
     """Puts a table in force; the push is acknowledged when it returns."""
     log: Log
 
@@ -63,7 +63,7 @@ class IstioLink:
             if report.event:
                 self.log.note(report.event, **report.fields)
             if report.change is not None:
-                self.apply(*merger.merge(report.change))
+                await self.apply(*merger.merge(report.change))
                 writer.write(wire.TAKEN)
 
 

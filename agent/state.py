@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from appswitch.agent import drivers
 from appswitch.agent.journal import Journal, Names
@@ -16,6 +18,11 @@ from appswitch.agent.sockets import read_sockets
 from appswitch.agent.writer import Writer
 from appswitch.errors import Exhausted
 from appswitch.model import Snapshot, VService
+
+STEP: Final = 250
+"""Vservices of a push that are compiled at once: some 50 ms."""
+SAVE: Final = 0.5
+"""Seconds from a push to its being saved, with all that came meanwhile."""
 
 
 @dataclass(slots=True)
@@ -31,8 +38,10 @@ class NodeState:
     problems: Callable[[], list[str]]
     """What is wrong now, in words; empty: nothing."""
     driver: str = "kernel"
-    _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "netlink"))
-    """pyroute2 runs an event loop of its own, which our thread's does not bear."""
+    _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "beside"))
+    """For netlink (pyroute2 runs an event loop of its own, which ours does not bear) and for saving."""
+    _unsaved: tuple[tuple[VService, ...], Names] | None = None
+    _saving: asyncio.TimerHandle | None = None
 
     def snapshot(self) -> Snapshot:
         """The registry's present state."""
@@ -94,16 +103,46 @@ class NodeState:
         self.journal.deleted(name)
         self.log(Event.VSERVICE_DELETED, name=name)
 
-    def apply_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
-        """A push, in the tables when this returns; one that does not fit leaves the last good one."""
+    async def apply_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
+        """A push, in the tables when this returns; one that does not fit leaves the last good one.
+
+        A large one goes in step by step, new before old, so that launches do not wait for all of it.
+        """
         before = self.registry.snapshot
-        old = tuple(v for v in before.vservices if v.origin == "istio")
-        for name in self.registry.replace_istio(vservices, names):
-            self.log(Event.NOTE, text="a user's vservice has the name of one of Istio's", name=name)
+        old = {each.name: each for each in before.vservices if each.origin == "istio"}
+        table = dict(old)
+        changed = [each for each in vservices if old.get(each.name) != each]
         try:
-            self.writer.write()
+            for first in range(0, len(changed) - STEP, STEP):
+                table |= {each.name: each for each in changed[first : first + STEP]}
+                self._replace(tuple(table.values()), before.names)
+                await asyncio.sleep(0)
+            for name in self._replace(vservices, names):
+                self.log(Event.NOTE, text="a user's vservice has the name of one of Istio's", name=name)
         except Exhausted:
-            self.registry.replace_istio(old, before.names)
+            self.registry.replace_istio(tuple(old.values()), before.names)
             self.writer.soon()
             return
-        self.journal.save_istio(vservices, names)
+        self._unsaved = (vservices, names)
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE, self._save)
+
+    def close(self) -> None:
+        """Save what is not yet saved."""
+        if self._saving is not None:
+            self._saving.cancel()
+        if self._unsaved is not None:
+            self.journal.save_istio(*self._unsaved)
+        self._beside.shutdown()
+
+    def _replace(self, vservices: tuple[VService, ...], names: Names) -> tuple[str, ...]:
+        left_out = self.registry.replace_istio(vservices, names)
+        self.writer.write()
+        return left_out
+
+    def _save(self) -> None:
+        """Beside the event loop: 10,000 services take a third of a second."""
+        self._saving = None
+        if self._unsaved is not None:
+            self._beside.submit(self.journal.save_istio, *self._unsaved)
+            self._unsaved = None

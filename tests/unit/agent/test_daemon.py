@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from daemon_bench import Bench, run
 
+from appswitch.agent.journal import Journal
 from appswitch.agent.logs import Event
 from appswitch.agent.requests import NewPort, NewVService, vservice
 from appswitch.errors import Conflict, Unsupported
@@ -24,7 +25,7 @@ from appswitch.interceptor.events import (
     PoolEmpty,
     TableFull,
 )
-from appswitch.model import Destination, Protocol, Service
+from appswitch.model import Backend, Destination, PortMap, Protocol, Service, VService
 
 
 @pytest.fixture
@@ -346,5 +347,45 @@ def test_expose(bench: Bench) -> None:
             await refused(f"port {free} of the node is exposed by app {number:08x}", f"81:{free}")
             await refused("9.9.9.9 is not this node", "80:9.9.9.9:80")
             await refused("is named twice", "80:1080", "80:1081")
+
+    run(bench, work)
+
+
+def pushed(number: int, weight: int = 1) -> VService:
+    """A vservice as Istio's."""
+    address = IPv4Address(0xF0F00000 + number)
+    backend = Backend(IPv4Address("10.244.0.5"), 9080, weight)
+    return VService(f"s{number}", (address,), (PortMap(80, 9080),), (backend,), origin="istio")
+
+
+def test_a_large_push_goes_in_step_by_step(bench: Bench) -> None:
+    async def work() -> None:
+        async with bench.daemon() as daemon:
+            names = (("s0.default", (IPv4Address(0xF0F00000),)),)
+            push = asyncio.create_task(daemon.state.apply_istio(tuple(pushed(i) for i in range(1000)), names))
+            await bench.until(lambda: daemon.state.snapshot().vservices, "it begins")
+            assert len(daemon.state.snapshot().vservices) < 1000, "others get their turn meanwhile"
+            await push
+            assert len(daemon.state.snapshot().vservices) == 1000
+            await daemon.state.apply_istio((pushed(0, 2), *(pushed(i) for i in range(2, 1000))), names)
+            shown = {v["name"]: v for v in await bench.get("vservices")}
+            assert len(shown) == 999 and "s1" not in shown and shown["s0"]["backends"][0]["weight"] == 2
+        vservices, saved = Journal(bench.run_dir, print).read_istio()
+        assert len(vservices) == 999 and saved == names
+
+    run(bench, work)
+
+
+def test_a_push_that_does_not_fit_leaves_the_last_good_one(bench: Bench) -> None:
+    async def work() -> None:
+        async with bench.daemon() as daemon:
+            await daemon.state.apply_istio((pushed(0),), ())
+            bench.machine.kernel.room = 100
+            await daemon.state.apply_istio(tuple(pushed(i) for i in range(900)), ())
+            assert [v.name for v in daemon.state.snapshot().vservices] == ["s0"]
+            assert bench.log.count(Event.TABLE_FULL) == 1
+            bench.machine.kernel.room = 1 << 30
+            await bench.until(lambda: not daemon.state.problems(), "the tables are as before")
+            assert (await bench.launch(new_netns=False).answer()).startswith("ok")
 
     run(bench, work)
