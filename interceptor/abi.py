@@ -40,7 +40,8 @@ APP: Final = struct.Struct("=II4sI")
 KEY: Final = struct.Struct("=4sHBB")
 """ip, port (0: any), protocol, pad"""
 GROUP: Final = struct.Struct("=IIBBHIQ4sI")
-"""first, count, kind, policy, error, service, next, source_ip, spare"""
+"""first, count, kind, policy, error, service, next, source_ip, tag (packing.key_tag)"""
+GROUP_NEXT_OFFSET: Final = 16
 BACKEND: Final = struct.Struct("=4sHBBII")
 """target (ADDRESS: network order; APP: the id in machine order), port, kind, spare, alias, threshold"""
 SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBH28s")

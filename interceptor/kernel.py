@@ -141,6 +141,7 @@ class Kernel:
         }
         # one 8-byte store each: what a program reads is the old word or the new one
         self._services = memoryview(self._memory["services"]).cast("Q")
+        self._verdicts = memoryview(self._memory["verdicts"]).cast("Q")
         self._programs = {name: self._object.program_fd(name) for name in PROGRAMS}
         self._records: list[bytes] = []
         self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
@@ -203,10 +204,13 @@ class Kernel:
             match command:
                 case WriteBackends(first, data):
                     self._write("backends", first * abi.BACKEND.size, data)
-                case WriteGroup(index, data):
+                case WriteGroup(index, data, inherit):
+                    if inherit:  # round robin goes on where the group before it stood
+                        data = self._with_next_of(inherit, data)
                     self._write("groups", index * abi.GROUP.size, data)
                 case WriteVerdicts(first, data):
-                    self._write("verdicts", first * 8, data)
+                    for place, word in enumerate(struct.unpack(f"={len(data) // 8}Q", data), first):
+                        self._verdicts[place] = word
                 case SetService(index, word):
                     self._services[index] = word
                 case InsertKey(key, index):
@@ -218,6 +222,11 @@ class Kernel:
                         ) from error
                 case DeleteKey(key):
                     self._maps["keys"].delete(key)
+
+    def _with_next_of(self, group: int, data: bytes) -> bytes:
+        start = group * abi.GROUP.size + abi.GROUP_NEXT_OFFSET
+        following = self._memory["groups"][start : start + 8]
+        return data[: abi.GROUP_NEXT_OFFSET] + following + data[abi.GROUP_NEXT_OFFSET + 8 :]
 
     def _write(self, name: str, offset: int, data: bytes) -> None:
         self._memory[name][offset : offset + len(data)] = data
@@ -300,6 +309,7 @@ class Kernel:
         """Lets go; everything pinned or attached works on."""
         self._ring.close()
         self._services.release()
+        self._verdicts.release()
         for memory in self._memory.values():
             memory.close()
         self._object.close()

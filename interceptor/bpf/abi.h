@@ -40,7 +40,8 @@ struct group {
 	__u16 error;
 	__u32 service;
 	__u64 next;
-	__u32 source_ip, spare;
+	__u32 source_ip;
+	__u32 tag; /* of the key that leads here */
 };
 
 enum backend_kind { BACKEND_APP = 1, BACKEND_ADDRESS = 2 };

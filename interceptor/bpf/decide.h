@@ -125,7 +125,8 @@ INLINE enum outcome balance(__u32 ip, __u16 port, __u32 cls, struct target *to, 
 	int random;
 	*error = 0;
 	group = find_group(ip, port, to->protocol, cls, error);
-	if (!group || group->kind == GROUP_NONE)
+	/* The tag: an element of `keys` may be recycled for another key while this program holds it. */
+	if (!group || group->kind == GROUP_NONE || group->tag != ip * 0x9E3779B1u + (port << 16 | to->protocol))
 		return *error ? REFUSED : MISS;
 	to->service = group->service;
 	if (group->kind == GROUP_DIRECT)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from kernel.driver import Driver
 from appswitch.errors import Exhausted, Unsupported
 from appswitch.interceptor.events import AdmissionRefused, Denied, ListenerDown, ListenerUp, PoolEmpty
 from appswitch.interceptor.kernel import Kernel
+from appswitch.model import Backend, LbPolicy, PortMap, VService
+
+VIP = IPv4Address("5.5.5.5")
 
 ECHO = """
 import socket
@@ -270,3 +274,30 @@ def test_without_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(Unsupported, match="needs root"):
         Kernel.open(tmp_path, clean=False)
+
+
+def test_round_robin_is_exact_and_goes_on_over_a_change(driver: Driver) -> None:
+    servers = [driver.app(f"1.1.1.{number}") for number in (1, 2, 3)]
+    client = driver.app("2.2.2.2")
+    say = ECHO.replace("repr((peer[0], c.getsockname()))", "{name!r}")
+    for number, server in enumerate(servers):
+        driver.serve(server, say.format(address="", port=80, name=str(number)))
+
+    def create(count: int) -> None:
+        backends = tuple(Backend(IPv4Address(f"1.1.1.{number}")) for number in range(1, count + 1))
+        driver.registry.create_vservice(
+            VService("v", (VIP,), (PortMap(80, 80),), backends, LbPolicy.ROUND_ROBIN)
+        )
+
+    def dialled(times: int) -> str:
+        return driver.python(
+            client, ASK + f"print(*(ask('5.5.5.5', 80)[2] for _ in range({times})), sep='')"
+        ).ok()
+
+    create(3)
+    driver.write()
+    assert dialled(7) == "0120120\n"
+    driver.registry.delete_vservice("v")
+    create(2)
+    driver.write()
+    assert dialled(4) == "1010\n"  # the eighth connection
