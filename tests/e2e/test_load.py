@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -13,9 +14,13 @@ DIAL = [PYTHON, str(PROGRAMS / "dial.py")]
 
 
 def in_use(node: Node) -> dict[str, int]:
-    """Entries of the kernel's tables, and the daemon's descriptors."""
-    tables = {name: table["used"] for name, table in node.get("health")["tables"].items()}
-    return {**tables, "descriptors": node.daemon_fds()}
+    """Entries of the kernel's tables (apps' ports where there is bpftool), and the daemon's descriptors."""
+    found = {name: table["used"] for name, table in node.get("health")["tables"].items()}
+    if shutil.which("bpftool"):
+        for name in ("ports", "reals", "counts"):
+            dump = node.host("bpftool", "-j", "map", "dump", "pinned", str(node.pins()[0] / name))
+            found[name] = len(json.loads(dump.ok()))
+    return {**found, "descriptors": node.daemon_fds()}
 
 
 @pytest.mark.timeout(180)
