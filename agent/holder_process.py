@@ -41,10 +41,18 @@ class HeldApp:
 class Holder:
     """The holder as the daemon sees it."""
 
-    def __init__(self, run_dir: Path, sock_map_pin: Path, enroll: Callable[[int], None], log: Log) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        sock_map_pin: Path,
+        enroll: Callable[[int], None],
+        log: Log,
+        module: str = "appswitch.interceptor.inject",
+    ) -> None:
         """`enroll(pid)` puts a holder into its cgroup with our programs on it, before its next socket."""
         self._run_dir = run_dir
         self._pin = sock_map_pin
+        self._module = module
         self._enroll = enroll
         self._log = log
         self._client: HolderClient | None = None
@@ -145,6 +153,8 @@ class Holder:
             await stop([self._watch])
         if end:
             await self._end()
+        elif self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0  # it outlives us: subprocess shall not complain
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -185,7 +195,7 @@ class Holder:
             sys.executable,
             "-P",
             "-m",
-            "appswitch.interceptor.inject",
+            self._module,
             str(self._run_dir),
             str(self._pin),
         ]

@@ -1,0 +1,133 @@
+"""The holder is started, found, given what it must know, and started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from fakes import FakeLog
+
+from appswitch.agent.holder_process import Holder
+from appswitch.agent.logs import Event
+from appswitch.errors import InvalidInput
+
+TESTS = Path(__file__).resolve().parents[2]
+IP = IPv4Address("1.1.1.1")
+
+
+class Bench:
+    """A run directory, and the holders that are made for it."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.log = FakeLog()
+        self.enrolled: list[int] = []
+        self.ended: list[int] = []
+
+    def holder(self) -> Holder:
+        return Holder(self.run_dir, Path("/pin"), self.enrolled.append, self.log, module="fake_holder")
+
+    def asked(self) -> list[str]:
+        """What the fake was asked, but for lists."""
+        lines = (self.run_dir / "asked").read_text().splitlines()
+        return [line for line in lines if '"list"' not in line]
+
+    def lives(self, number: int) -> bool:
+        """Whether the n-th holder runs (the children of this process that ended may be zombies)."""
+        try:
+            return "\nState:\tZ" not in Path(f"/proc/{self.enrolled[number]}/status").read_text()
+        except OSError:
+            return False
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent / 'src'}")
+    bench = Bench(tmp_path)
+    yield bench
+    for pid in bench.enrolled:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def test_a_dead_holder_is_replaced_and_knows_all(bench: Bench) -> None:
+    async def work() -> None:
+        holder = bench.holder()
+        holder.start(bench.ended.append)
+        assert holder.problem
+        read, write = os.pipe()
+        await holder.add(7, 3, IP, read)  # waits until it runs
+        assert holder.alive(7) and not holder.problem and len(bench.enrolled) == 1
+        os.kill(bench.enrolled[0], signal.SIGKILL)
+        await bench.until(lambda: bench.log.count(Event.HOLDER_STARTED) == 2)
+        assert bench.log.count(Event.HOLDER_LOST) == 1
+        first, again, adopted = bench.asked()
+        assert first == again and '"class":3' in first and '"adopt"' in adopted
+        os.close(write)  # the last program with the filter ends
+        await bench.until(lambda: bench.ended)
+        assert bench.ended == [7] and not holder.alive(7)
+        await holder.close(end=True)
+        assert not bench.lives(1)
+
+    asyncio.run(work())
+
+
+def test_the_next_daemon_finds_it(bench: Bench) -> None:
+    async def work() -> None:
+        first = bench.holder()
+        first.start(bench.ended.append)
+        read, write = os.pipe()
+        await first.add(7, 3, IP, read)
+        await first.close(end=False)
+        second = bench.holder()
+        second.start(bench.ended.append)
+        assert second.alive(7) and not second.problem
+        assert bench.log.count(Event.HOLDER_FOUND) == 1 and len(set(bench.enrolled)) == 1
+        second.remove(7)
+        second.remove(7)
+        assert not second.alive(7)
+        await second.close(end=True)
+        os.close(write)
+
+    asyncio.run(work())
+
+
+def test_what_is_no_notify_descriptor_is_refused(bench: Bench) -> None:
+    async def work() -> None:
+        holder = bench.holder()
+        holder.start(bench.ended.append)
+        file = os.open(__file__, os.O_RDONLY)
+        with pytest.raises(InvalidInput, match="not a notify descriptor"):
+            await holder.add(7, 3, IP, file)
+        with pytest.raises(OSError):
+            os.fstat(file)
+        assert not holder.alive(7)
+        await holder.close(end=True)
+
+    asyncio.run(work())
+
+
+def test_clean_ends_an_old_one(bench: Bench) -> None:
+    async def work() -> None:
+        await Holder.end_old(bench.run_dir)  # there is none
+        old = bench.holder()
+        old.start(bench.ended.append)
+        await bench.until(lambda: bench.log.count(Event.HOLDER_STARTED))
+        await old.close(end=False)
+        await Holder.end_old(bench.run_dir)
+        assert not bench.lives(0)
+
+    asyncio.run(work())
