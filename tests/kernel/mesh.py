@@ -60,8 +60,8 @@ class Puppet:
 
         def lines() -> list[str]:
             assert self.process.popen.poll() is None, self.process.output()
-            found = self.process.output().splitlines()
-            return found if len(found) >= self.answers and self.process.output().endswith("\n") else []
+            text = self.process.output()
+            return text.splitlines() if text.count("\n") >= self.answers else []
 
         answer = node.wait(lines, f"{self.name} answers {what}", 30)[self.answers - 1]
         assert answer[0] in '["', f"{self.name}, told {what}:\n{self.process.output()[-2000:]}"
@@ -158,8 +158,8 @@ class Mesh:
             rows: list[dict[str, Any]] = self.node.get("sockets")
             have = {(row["appid"], int(row["bindip"].rsplit(":", 1)[1])) for row in rows}
             want = {(apps.get(puppet.name), port) for puppet in self.puppets for port in puppet.listening}
-            ended = len(self.node.get("apps")) > len(self.puppets)
-            return rows or [{}] if have == want and not ended else []
+            settled = len(apps) == len(self.puppets) == len(self.node.get("apps"))
+            return rows or [{}] if have == want and settled else []
 
         rows = self.node.wait(known, "the daemon knows all listeners")
         ids = {row["name"]: int(row["appid"], 16) for row in self._apps()}
