@@ -113,6 +113,7 @@ class Daemon:
                 self._journal,
                 self._holder,
                 self._ports.release,
+                self._ports.covers,
                 log,
                 str(run_dir.path / RESOLV_NAME) if settings.dns.enabled else "",
             )

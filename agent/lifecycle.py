@@ -46,6 +46,8 @@ class Parts:
     holder: HolderLike
     freed: Callable[[Iterable[int]], None]
     """Takes back the real ports of an app that ended."""
+    pooled: Callable[[int], bool]
+    """Whether a port is one of `--ports`."""
     log: Log
     resolv: str
     """Path of the apps' resolv.conf; "" where built-in DNS is off."""
@@ -198,6 +200,8 @@ class Apps:
                 raise Conflict(f"--expose: port {port} of the node is exposed by app {taken[port].id_text}")
             if port in seen or expose.port in {other.port for other in exposes if other is not expose}:
                 raise InvalidInput(f"--expose: port {port} or {expose.port} is named twice")
+            if self._.pooled(port):
+                raise Conflict(f"--expose: port {port} of the node is one of --ports; choose another")
             if not is_free(port, waiting=True):
                 raise Conflict(f"--expose: port {port} of the node is in use; choose another")
             seen.add(port)

@@ -32,6 +32,7 @@ class PortStock:
     def __init__(
         self, ranges: Ranges, kernel: KernelDriver, run_dir: Path, log: Log, reserved: Path = RESERVED
     ) -> None:
+        self._ranges = ranges
         self._pool = Pool(ranges)
         self._kernel = kernel
         self._file = run_dir / FILE_NAME
@@ -74,6 +75,10 @@ class PortStock:
     def release(self, ports: Iterable[int]) -> None:
         """Real ports of an app that ended: they rest."""
         self._pool.release(ports, time.monotonic())
+
+    def covers(self, port: int) -> bool:
+        """Whether it is one of `--ports`."""
+        return any(low <= port <= high for low, high in self._ranges)
 
     @property
     def problem(self) -> str:

@@ -346,6 +346,7 @@ def test_expose(bench: Bench) -> None:
             assert bench.machine.kernel.exposed == [(number, 80, free)]
             await refused(f"port {free} of the node is exposed by app {number:08x}", f"81:{free}")
             await refused("9.9.9.9 is not this node", "80:9.9.9.9:80")
+            await refused("port 20003 of the node is one of --ports", "80:20003")
             await refused("is named twice", "80:1080", "80:1081")
 
     run(bench, work)

@@ -50,6 +50,7 @@ class Bench:
                 self.journal,
                 self.machine.holder,
                 self.freed.extend,
+                lambda port: port == 40000,
                 self.log,
                 "/run/resolv.conf",
             )
