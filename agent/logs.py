@@ -87,6 +87,7 @@ class Field(Enum):
     COMMAND = ("command", "First word of the command")
     DESTINATION = ("destination", "ADDRESS:PORT/PROTOCOL that was asked for")
     SOURCE = ("source", "ADDRESS:PORT of the peer")
+    RULE = ("rule", "Part of the decision that spoke: loopback, link-local, vservice, service, app, …")
     SERVICE = ("service", "APP's ADDRESS:PORT/PROTOCOL")
     REAL_PORT = ("real_port", "The node's port behind a service")
     ERROR = ("error", "Name of the errno, or the reason in words")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 from appswitch.agent.logs import Event, Log
@@ -10,7 +10,7 @@ from appswitch.agent.registry import Registry
 from appswitch.agent.seams import KernelDriver
 from appswitch.agent.writer import Writer
 from appswitch.errors import NotFound
-from appswitch.interceptor.decision import error_name
+from appswitch.interceptor.decision import decide, error_name
 from appswitch.interceptor.events import (
     AdmissionRefused,
     Denied,
@@ -84,19 +84,12 @@ class Watcher:
                 words = self._words(service)
                 if self._registry.listener_down(service):
                     self._log(Event.SERVICE_DOWN, **words)
-            case Denied(app, destination, error, _):
-                wanted = f"{destination.address}:{destination.port}/{destination.protocol.label}"
-                self._refused(
-                    Event.CONNECT_DENIED, app=f"{app:08x}", destination=wanted, error=error_name(error)
-                )
+            case Denied():
+                self._refused(Event.CONNECT_DENIED, self._reasons(event))
             case AdmissionRefused():
                 self._reset(event)
-                self._refused(
-                    Event.ADMISSION_REFUSED,
-                    app=f"{event.app:08x}",
-                    source=f"{event.source}:{event.source_port}",
-                    real_port=event.real_port,
-                )
+                words = {"app": f"{event.app:08x}", "source": f"{event.source}:{event.source_port}"}
+                self._refused(Event.ADMISSION_REFUSED, words | {"real_port": event.real_port})
             case PoolEmpty(app, port, protocol):
                 self._log(Event.POOL_EMPTY, app=f"{app:08x}", service=f"{port}/{protocol.label}")
                 self._pool_empty()
@@ -107,10 +100,26 @@ class Watcher:
             case _:
                 assert_never(event)
 
-    def _refused(self, event: Event, **fields: object) -> None:
+    def _refused(self, event: Event, words: Mapping[str, object]) -> None:
         self._refusals += 1
         if self._refusals <= REFUSALS:
-            self._log(event, **fields)
+            self._log(event, **words)
+
+    def _reasons(self, denied: Denied) -> dict[str, object]:
+        """What was asked for, and what the decision says of it now."""
+        to = denied.destination
+        words: dict[str, object] = {
+            "app": f"{denied.app:08x}",
+            "destination": f"{to.address}:{to.port}/{to.protocol.label}",
+            "error": error_name(denied.error),
+        }
+        if self._refusals >= REFUSALS:
+            return words
+        try:
+            verdict = decide(self._registry.index, self._registry.app(denied.app), to)
+        except NotFound:
+            return words
+        return words | {"rule": verdict.rule.value, "text": verdict.why}
 
     def _words(self, service: Service) -> dict[str, object]:
         try:
