@@ -10,10 +10,16 @@ import http.client
 import json
 import os
 import time
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from e2e.node import AX, unix_http
 from harness import OWN, Node, interleaved, node, pin, probe, report, rounds, wait_until
+
+from appswitch.agent.planner import Planner
+from appswitch.agent.registry import Registry
+from appswitch.interceptor.kernel import Kernel
+from appswitch.model import Backend, PortMap, VService
 
 COUNT = 4000
 APPS = int(os.environ.get("BENCH_APPS", 1000))
@@ -73,9 +79,16 @@ def post(connection: http.client.HTTPConnection, method: str, path: str, body: o
 
 def vservice(number: int, first: str) -> dict[str, object]:
     """A vservice of ten backends; `first` is the one that lives."""
-    backends = [first, *(f"11.{number >> 8 & 255}.{number & 255}.{index}" for index in range(1, 10))]
-    address = f"12.{number >> 8 & 255}.{number & 255}.1"
-    return {"name": f"vs{number}", "ip": address, "backends": backends, "ports": [{"port": 80, "target": 80}]}
+    backends, ports = [first, *_backends(number)[1:]], [{"port": 80, "target": 80}]
+    return {"name": f"vs{number}", "ip": _address(number), "backends": backends, "ports": ports}
+
+
+def _address(number: int) -> str:
+    return f"12.{number >> 8 & 255}.{number & 255}.1"
+
+
+def _backends(number: int) -> list[str]:
+    return [f"11.{number >> 8 & 255}.{number & 255}.{index}" for index in range(10)]
 
 
 def many_vservices(few: Node, many: Node, program: str) -> None:
@@ -108,8 +121,38 @@ def many_vservices(few: Node, many: Node, program: str) -> None:
     print(f"- one change (median): {ten:.1f} ms among 10, {all_of_them:.1f} ms among {VSERVICES}")
 
 
+def tables_alone() -> None:
+    """Compiling and writing VSERVICES at once, as after a push of Istio's; then one change."""
+    backends = [[Backend(IPv4Address(text)) for text in _backends(number)] for number in range(VSERVICES)]
+    vservices = [
+        VService(f"vs{number}", (IPv4Address(_address(number)),), (PortMap(80, 80),), tuple(found))
+        for number, found in enumerate(backends)
+    ]
+    registry = Registry("bench", IPv4Address("10.0.2.15"))
+    planner = Planner(registry)
+    registry.replace_istio(vservices)
+    kernel = Kernel.open(Path(f"/sys/fs/bpf/appswitch/bench-{os.getpid()}"), clean=True)
+    try:
+        begin = time.monotonic()
+        commands = planner.plan(begin)
+        compiled = time.monotonic()
+        kernel.apply(commands)
+        written = time.monotonic()
+        registry.replace_istio(vservices[1:])
+        changed = time.monotonic()
+        kernel.apply(planner.plan(changed))
+        done = time.monotonic()
+    finally:
+        kernel.close()
+        kernel.remove()
+    print(f"\n### Tables alone, {VSERVICES} vservices of 10 backends\n")
+    print(f"- compiled in {compiled - begin:.2f} s, written in {written - compiled:.2f} s")
+    print(f"- one of them changed: compiled and written in {(done - changed) * 1e3:.2f} ms")
+
+
 def main() -> None:
     """Two nodes: one stays small."""
+    tables_alone()
     with node() as few, node() as many:
         program = probe(few.base)
         for made in (few, many):
