@@ -56,8 +56,10 @@ struct real { __u32 app, ip; __u16 port, exposed; }; /* exposed: strangers may d
 
 struct dial_key { __u32 ip; __u16 port, local; };
 struct dial { __u32 app, ip, to_ip; __u16 to_port, port; };
+/* What a socket's datagrams from ip:port are shown as; reply: where an app's (then `cookie` is its id) go to. */
 struct flow_key { __u64 cookie; __u32 ip; __u16 port, reply; };
-struct flow { __u32 ip; __u16 port, pad; __u32 app; }; /* the names shown, and who is there: 0 no app */
+struct flow { __u32 ip; __u16 port, asked; __u32 app; }; /* the names shown, and who is there: 0 no app;
+							* asked: this socket chose them, by sending there */
 
 struct count_key { __u32 app, service; };
 struct count { __u64 closed, failed, sent, received, nanoseconds; };

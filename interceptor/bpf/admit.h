@@ -103,7 +103,8 @@ INLINE int was_decided(struct bpf_sock *sk, struct sock_state *sender, __u32 app
 }
 
 /* A datagram at a bound port: from an app that policy let through to this one, or from outside as
- * an answer to something that this socket sent. */
+ * an answer to something that this socket sent.  At a port of the kernel's choice, a client's, only
+ * the names are seen to: who may send there is as native. */
 INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -113,18 +114,21 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	struct bpf_sock *sk;
 	__u32 size;
 	int admitted = 0;
-	if (!state || !state->bound.set || !state->bound.port)
-		return PASS; /* a client's own port, as native */
+	int served = state && state->bound.set && state->bound.port;
+	if (!state || (!served && !state->real))
+		return PASS;
 	size = sender_tuple(skb, &tuple, &udp, 8);
 	if (!size)
-		return refuse_stranger(state, &tuple, 0, UDP, 0);
+		return served ? refuse_stranger(state, &tuple, 0, UDP, 0) : PASS;
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = FROM(tuple, size), .port = bpf_ntohs(udp.from) };
 	sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (sk)
 		sender = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	asked = bpf_map_lookup_elem(&flows, &key);
 	if (!sender || !sender->owner.id) {
-		asked = bpf_map_lookup_elem(&flows, &key);
 		admitted = asked && !asked->app;
+	} else if (asked && asked->asked && asked->app == sender->owner.id) {
+		admitted = 1; /* an answer: it shows the address that was asked */
 	} else if (was_decided(sk, sender, state->owner.id, TO(tuple, size), bpf_ntohs(udp.to))) {
 		struct flow shown = { .ip = sender->owner.ip, .port = key.port, .app = sender->owner.id };
 		struct flow real = { .ip = key.ip, .port = key.port, .app = sender->owner.id };
@@ -134,6 +138,7 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 			shown.ip = key.ip; /* the app's own loopback */
 		/* the sender's port may have been another app's a moment ago: hence at each datagram */
 		remember_flow(&key, &shown);
+		key.cookie = state->owner.id;
 		key.ip = shown.ip;
 		key.port = shown.port;
 		key.reply = 1;
@@ -142,5 +147,5 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	}
 	if (sk)
 		bpf_sk_release(sk);
-	return admitted ? PASS : refuse_stranger(state, &tuple, size, UDP, 0);
+	return admitted || !served ? PASS : refuse_stranger(state, &tuple, size, UDP, 0);
 }

@@ -56,7 +56,7 @@ CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *t
 NOINLINE void remember_flow(struct flow_key *key, struct flow *flow)
 {
 	struct flow *old = bpf_map_lookup_elem(&flows, key);
-	if (!old || old->ip != flow->ip || old->port != flow->port || old->app != flow->app)
+	if (!old || old->ip != flow->ip || old->port != flow->port || old->app != flow->app || old->asked != flow->asked)
 		bpf_map_update_elem(&flows, key, flow, BPF_ANY);
 }
 
@@ -64,16 +64,30 @@ NOINLINE void remember_flow(struct flow_key *key, struct flow *flow)
 INLINE void remember_way(void *ctx, struct sock_state *state, struct target *to, __u32 ip, __u16 port)
 {
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = to->ip, .port = to->port };
-	struct flow flow = { .ip = ip, .port = port, .app = to->app };
+	struct flow flow = { .ip = ip ? ip : LOOPBACK, .port = port, .asked = 1, .app = to->app };
 	state->cookie = key.cookie;
 	remember_flow(&key, &flow);
+}
+
+/* Whether recvmsg() showed ip:port to this app, on whatever socket: then that is who is meant. */
+INLINE int is_reply(struct sock_state *state, __u32 ip, __u16 port, struct target *to)
+{
+	struct flow_key key = { .cookie = state->owner.id, .ip = ip, .port = port, .reply = 1 };
+	struct flow *flow = to->protocol == UDP ? bpf_map_lookup_elem(&flows, &key) : 0;
+	if (!flow)
+		return 0;
+	to->ip = flow->ip;
+	to->port = flow->port;
+	to->app = flow->app;
+	return 1;
 }
 
 /* connect(): in `to` goes the protocol; comes back the address to use. */
 NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip, __u16 port, struct target *to)
 {
-	int known, error;
-	error = resolve(&state->owner, ip, port, to, &known);
+	int known = 1, error = 0;
+	if (!is_reply(state, ip, port, to))
+		error = resolve(&state->owner, ip, port, to, &known);
 	state->dialling = 0;
 	if (error && to->protocol == UDP && error == ECONNREFUSED) {
 		/* connect() of UDP records an address and never fails; what is sent there is refused */
@@ -98,16 +112,9 @@ NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip,
 /* sendmsg(): a reply goes back to whom recvmsg() showed, anything else is decided. */
 NOINLINE int send_to(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip, __u16 port, struct target *to)
 {
-	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = ip, .port = port, .reply = 1 };
-	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
-	int known, error;
-	if (flow) {
-		state->cookie = key.cookie;
-		to->ip = flow->ip;
-		to->port = flow->port;
-		return 0;
-	}
-	error = resolve(&state->owner, ip, port, to, &known);
+	int known = 1, error = 0;
+	if (!is_reply(state, ip, port, to))
+		error = resolve(&state->owner, ip, port, to, &known);
 	if (error == ECONNREFUSED) { /* as an ICMP error would say it: by the next call, not this one */
 		to->ip = DEAD_END(ip);
 		to->port = DEAD_PORT;

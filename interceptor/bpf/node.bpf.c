@@ -91,6 +91,12 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, int v6)
 		return outside6(ctx);
 	if (!(state = owned(ctx->sk)))
 		return PASS;
+	/* a port of the kernel's choice, which a disconnected socket may have changed: answers may
+	 * come from anywhere in the mesh, so it is in the table like any other */
+	if (!(state->bound.set && state->bound.port) && state->real != ctx->sk->src_port) {
+		unserve(state, UDP);
+		serve(state, ctx->sk->src_port, UDP, ctx->sk->family == AF_INET6, bpf_get_socket_cookie(ctx));
+	}
 	error = send_to(ctx, state, ip, bpf_ntohs(ctx->user_port), &to);
 	return error ? fail(error) : store(ctx, v6, to.ip, to.port);
 }

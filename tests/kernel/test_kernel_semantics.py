@@ -1,0 +1,103 @@
+"""What programs' own test suites found (tests/oracle): an app's sockets behave as the kernel's own.
+
+Each program here prints the same with and without AppSwitch; the expectation is what it prints without.
+"""
+
+# ruff: noqa: E501  (programs of one line a step)
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from kernel.driver import Driver
+
+UDP = """
+import socket
+def udp(family, address=None):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(3)
+    if address is not None: s.bind(address)
+    return s
+def sender(answer): return answer[1][0], answer[1][1]
+"""
+
+
+def same_as_native(driver: Driver, code: str) -> str:
+    """What the program prints, the same as an app of the mesh and outside of it."""
+    native = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+    )
+    inside = driver.python(driver.app("1.1.1.1"), code)
+    assert native.stdout and inside.ok() == native.stdout, native.stderr
+    return native.stdout
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "dialled"),
+    [
+        ("AF_INET", "127.0.0.1", "127.0.0.1"),
+        ("AF_INET", "", "127.0.0.1"),
+        ("AF_INET", "", "0.0.0.0"),
+        ("AF_INET", "127.0.0.2", "127.0.0.2"),
+        ("AF_INET6", "::1", "::1"),
+        ("AF_INET6", "::", "::1"),
+        ("AF_INET6", "::", "::"),
+        ("AF_INET6", "::", "::ffff:127.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("port", [0, 5353])
+def test_udp_within_an_app(driver: Driver, family: str, address: str, dialled: str, port: int) -> None:
+    code = f"""{UDP}
+server = udp(socket.{family}, ({address!r}, {port})); client = udp(socket.{family}); there = ({dialled!r}, server.getsockname()[1])
+client.sendto(b"question", there)
+data, back = server.recvfrom(99)
+print(data, back[0], back[1] == client.getsockname()[1])
+server.sendto(b"answer", back)
+data, peer = client.recvfrom(99)
+print(data, peer[0], peer[1] == there[1])
+other = udp(socket.{family}); other.sendto(b"from another socket", back)
+data, peer = client.recvfrom(99)
+print(data, peer[0], peer[1] == other.getsockname()[1])
+"""
+    same_as_native(driver, code)
+
+
+def test_udp_server_that_answers_from_another_socket(driver: Driver) -> None:
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    driver.serve(
+        server,
+        f"{UDP}\ns = udp(socket.AF_INET, ('', 69)); s.settimeout(None); print('up')\n"
+        "while True:\n data, peer = s.recvfrom(99); w = udp(socket.AF_INET, ('', 70)); w.sendto(data, peer); print(w.recvfrom(99)); w.close()",
+    )
+    code = f"""{UDP}
+s = udp(socket.AF_INET); s.sendto(b"x", ("1.1.1.1", 69)); data, peer = s.recvfrom(99); print(data, peer); s.sendto(b"y", peer)
+"""
+    assert driver.python(client, code).ok() == "b'x' ('1.1.1.1', 70)\n"
+
+
+def test_a_udp_server_on_a_port_of_the_kernels_choice(driver: Driver) -> None:
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    process = driver.serve(
+        server,
+        f"{UDP}\ns = udp(socket.AF_INET, ('', 0)); s.settimeout(None); print(s.getsockname()[1])\n"
+        "while True: data, peer = s.recvfrom(99); s.sendto(peer[0].encode(), peer)",
+    )
+    port = int(process.output())
+    code = f"{UDP}\ns = udp(socket.AF_INET); s.sendto(b'x', ('1.1.1.1', {port})); print(*s.recvfrom(99))"
+    assert driver.python(client, code).ok() == f"b'2.2.2.2' ('1.1.1.1', {port})\n"
+
+
+def test_udp_ports_of_clients_are_given_back(driver: Driver) -> None:
+    app = driver.app("1.1.1.1")
+    code = f"""{UDP}
+for _ in range(300):
+    s = udp(socket.AF_INET); s.sendto(b"x", ("127.0.0.1", 9)); s.connect(("127.0.0.1", 9))
+    try: s.send(b"x")
+    except ConnectionRefusedError: pass
+    s.close()
+print("done")
+"""
+    assert driver.python(app, code).ok() == "done\n"
+    for name in ("ports", "reals"):
+        assert driver.kernel._maps[name].items() == []
