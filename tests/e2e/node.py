@@ -103,10 +103,11 @@ class Node:
         digest = hashlib.sha256(os.fsencode(self.run_dir.resolve())).hexdigest()[:8]
         return list(PINS.glob(f"*-{digest}"))
 
-    def daemon_fds(self) -> int:
-        """Open descriptors of the daemon."""
+    def descriptors(self) -> dict[str, int]:
+        """Open descriptors of the daemon and of the holder."""
         assert self.daemon is not None
-        return len(os.listdir(f"/proc/{self.daemon.pid}/fd"))
+        pids = {"daemon": self.daemon.pid, "holder": self.holder_pid()}
+        return {name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in pids.items() if pid}
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """The daemon's log, decoded; only the events of one name, if given."""

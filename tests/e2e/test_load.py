@@ -14,13 +14,13 @@ DIAL = [PYTHON, str(PROGRAMS / "dial.py")]
 
 
 def in_use(node: Node) -> dict[str, int]:
-    """Entries of the kernel's tables (apps' ports where there is bpftool), and the daemon's descriptors."""
+    """Entries of the kernel's tables (apps' ports where there is bpftool), and our processes' descriptors."""
     found = {name: table["used"] for name, table in node.get("health")["tables"].items()}
     if shutil.which("bpftool"):
         for name in ("ports", "reals", "counts"):
             dump = node.host("bpftool", "-j", "map", "dump", "pinned", str(node.pins()[0] / name))
             found[name] = len(json.loads(dump.ok()))
-    return {**found, "descriptors": node.daemon_fds()}
+    return {**found, **node.descriptors()}
 
 
 @pytest.mark.timeout(180)
