@@ -96,7 +96,12 @@ NOINLINE int unserve(struct sock_state *state, __u8 protocol)
 		bpf_map_delete_elem(&reals, &real_key);
 		bpf_map_delete_elem(&ports, &key);
 	}
-	if (protocol == TCP || state->bound.port)
+	if (protocol == UDP && !state->bound.port)
+		return 0;
+	tell(&event);
+	if (found->lasting && *(volatile __s32 *)&found->listening > 0) {
+		event.kind = EVENT_LISTEN; /* another listens since; its event may have come before ours */
 		tell(&event);
+	}
 	return 0;
 }
