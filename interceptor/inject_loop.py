@@ -10,6 +10,7 @@ holder is killed or stopped within it (docs/decisions).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
@@ -37,11 +38,12 @@ class Control(Protocol):
 class Seat:
     """What one thread works with: its slot of the memfd and its buffers."""
 
-    __slots__ = ("app", "call", "gift", "index", "left_with", "reply", "slot")
+    __slots__ = ("address", "app", "call", "gift", "index", "left_with", "reply", "slot")
 
     def __init__(self, index: int, slot: memoryview) -> None:
         self.index = index
         self.slot = slot
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(slot))
         self.gift = bytearray(seccomp.ADDFD.size)
         self.reply = bytearray(seccomp.RESPONSE.size)
         self.app: HeldApp | None = None
@@ -164,9 +166,13 @@ class Loop:
     def _serve(self, seat: Seat, app: HeldApp) -> None:
         slot = seat.slot
         flight.clear(slot, app.id)
+        # The watch looks from here on: an app that kept its own copy of the descriptor may have taken the
+        # call first, and then RECV waits.
+        self._begin(seat, app)
         try:
-            ioctl(app.fd, seccomp.NOTIF_RECV, slot, True)
+            seccomp.receive(app.fd, seat.address)
         except OSError as error:
+            self._end(seat)
             # ENOENT: the caller got a signal and will come again
             if error.errno not in (errno.ENOENT, errno.EINTR):
                 self._log("holder-call-failed", app=f"{app.id:08x}", error=str(error))
@@ -180,6 +186,7 @@ class Loop:
     def _serve_adopted(self, seat: Seat, app: HeldApp, index: int, given: int) -> None:
         with self.flight.slot(index) as slot:
             if self.apps.get(app.id) is app:
+                self._begin(seat, app)
                 self._answer(seat, app, slot, given)
             flight.clear(slot, 0)
         self._free.append(index)
@@ -188,11 +195,6 @@ class Loop:
         """Gives a socket and answers.  The kind that may be asked for next, None after an error."""
         call, _, _, number, _, _, domain, how, protocol = seccomp.NOTIF_CALL.unpack_from(slot)
         kind = domain, how, protocol
-        seat.call += 1
-        seat.app = app
-        if self.watch_sleeps:
-            self.watch_sleeps = False
-            self._wake_watch()
         try:
             if given < 0:
                 if number != seccomp.SYS_SOCKET:
@@ -208,8 +210,19 @@ class Loop:
                 ioctl_quietly(app.fd, seccomp.NOTIF_SEND, seat.reply)
             return None
         finally:
-            with self._turn:
-                seat.app = None
+            self._end(seat)
+
+    def _begin(self, seat: Seat, app: HeldApp) -> None:
+        """The thread of `seat` may wait for `app` from now on."""
+        seat.call += 1
+        seat.app = app
+        if self.watch_sleeps:
+            self.watch_sleeps = False
+            self._wake_watch()
+
+    def _end(self, seat: Seat) -> None:
+        with self._turn:
+            seat.app = None
 
     def _give(self, seat: Seat, app: HeldApp, call: int, kind: Kind) -> int:
         """Puts a socket into the caller's table; its number there.  Raises OSError: ours or the caller's."""
@@ -218,7 +231,7 @@ class Loop:
             fd = self._maker.make_at_any_price(app, kind, list(self.apps.values()))
         try:
             seccomp.ADDFD.pack_into(seat.gift, 0, call, 0, fd, 0, kind[1] & os.O_CLOEXEC)
-            return ioctl(app.fd, seccomp.NOTIF_ADDFD, seat.gift, True)
+            return int(ioctl(app.fd, seccomp.NOTIF_ADDFD, seat.gift, True))
         finally:
             # Before the answer: the app's close() shall be the last one.
             os.close(fd)

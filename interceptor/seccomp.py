@@ -60,3 +60,18 @@ def check_sizes() -> None:
     ours = (NOTIF.size, RESPONSE.size, 64)  # the third: struct seccomp_data
     if tuple(sizes) != ours:
         raise Unsupported(f"this kernel's seccomp notifications have sizes {tuple(sizes)}, expected {ours}")
+
+
+_ioctl = ctypes.CDLL(None, use_errno=True).ioctl
+_ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+
+
+def receive(descriptor: int, address: int) -> None:
+    """NOTIF_RECV into the (zeroed) memory at `address`.  Raises OSError.
+
+    Not fcntl.ioctl: for a buffer that it does not copy it keeps the interpreter's lock, and where RECV
+    waits, all threads would.
+    """
+    if _ioctl(descriptor, NOTIF_RECV, address) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

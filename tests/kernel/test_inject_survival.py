@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from fcntl import ioctl
@@ -17,6 +18,8 @@ from kernel.holding import MANY, Node, done, node
 
 from appswitch.interceptor import inject_flight as flight
 from appswitch.interceptor import seccomp
+from appswitch.interceptor.inject_loop import Loop
+from appswitch.interceptor.inject_stock import HeldApp, Maker
 
 
 @pytest.fixture
@@ -85,6 +88,27 @@ for i in range(4):
     starved.kill()
     starved.wait()
     assert done(held.app(3, MANY.format(count=100)), 5) == "ok\n"
+
+
+def test_stolen_call_delays_nobody(held: Node) -> None:
+    """An app may keep its own copy of the notify descriptor and take the call that epoll told us of: RECV
+    waits then, and the watch must see it."""
+    process, notify, channel = held.filtered("true")
+    loop = Loop(Maker(held.sockets), lambda: None, lambda event, **fields: None)
+    app = HeldApp(1, 0, IPv4Address("1.1.1.1"), notify)
+    seat = loop.seat
+    thread = threading.Thread(target=loop._serve, args=(seat, app), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 5
+    while not loop.replace(seat, seat.call):
+        assert time.monotonic() < deadline, "nobody sees that the thread waits"
+        time.sleep(0.01)
+    assert loop.seat is not seat and seat.left_with is app
+    channel.close()  # the program ends, and with it the wait
+    process.wait(5)
+    thread.join(5)
+    assert not thread.is_alive()
+    os.close(notify)
 
 
 def test_successor_answers_the_call_in_flight(held: Node) -> None:
