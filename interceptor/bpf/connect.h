@@ -82,12 +82,22 @@ INLINE int is_reply(struct sock_state *state, __u32 ip, __u16 port, struct targe
 	return 1;
 }
 
+/* Answers first, then the tables; on loopback the tables first: a client's port, gone since, may be
+ * one that the app serves on now. */
+INLINE int route(struct sock_state *state, __u32 ip, __u16 port, struct target *to, int *known)
+{
+	int error;
+	*known = 1;
+	if (!IS_LOOPBACK(ip) && is_reply(state, ip, port, to))
+		return 0;
+	error = resolve(&state->owner, ip, port, to, known);
+	return error && IS_LOOPBACK(ip) && is_reply(state, ip, port, to) ? 0 : error;
+}
+
 /* connect(): in `to` goes the protocol; comes back the address to use. */
 NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip, __u16 port, struct target *to)
 {
-	int known = 1, error = 0;
-	if (!is_reply(state, ip, port, to))
-		error = resolve(&state->owner, ip, port, to, &known);
+	int known, error = route(state, ip, port, to, &known);
 	state->dialling = 0;
 	if (error && to->protocol == UDP && error == ECONNREFUSED) {
 		/* connect() of UDP records an address and never fails; what is sent there is refused */
@@ -112,9 +122,7 @@ NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip,
 /* sendmsg(): a reply goes back to whom recvmsg() showed, anything else is decided. */
 NOINLINE int send_to(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip, __u16 port, struct target *to)
 {
-	int known = 1, error = 0;
-	if (!is_reply(state, ip, port, to))
-		error = resolve(&state->owner, ip, port, to, &known);
+	int known, error = route(state, ip, port, to, &known);
 	if (error == ECONNREFUSED) { /* as an ICMP error would say it: by the next call, not this one */
 		to->ip = DEAD_END(ip);
 		to->port = DEAD_PORT;

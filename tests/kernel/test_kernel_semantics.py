@@ -101,3 +101,21 @@ print("done")
     assert driver.python(app, code).ok() == "done\n"
     for name in ("ports", "reals"):
         assert driver.kernel._maps[name].items() == []
+
+
+def test_udp_port_of_a_client_is_served_on_later(driver: Driver) -> None:
+    code = f"""{UDP}
+server = udp(socket.AF_INET, ("127.0.0.1", 0)); client = udp(socket.AF_INET); client.sendto(b"x", server.getsockname())
+data, back = server.recvfrom(99); server.sendto(data, back); print(client.recvfrom(99)[0]); client.close()
+later = udp(socket.AF_INET, back); server.sendto(b"y", back); print(later.recvfrom(99)[1] == server.getsockname())
+"""
+    same_as_native(driver, code)
+
+
+def test_udp_answers_to_a_connected_client(driver: Driver) -> None:
+    code = f"""{UDP}
+server = udp(socket.AF_INET, ("127.0.0.1", 5353)); client = udp(socket.AF_INET); client.connect(server.getsockname()); client.send(b"x")
+data, back = server.recvfrom(99); print(back == client.getsockname()); server.sendto(b"y", back); print(client.recvfrom(99), client.getpeername())
+server.connect(back); server.send(b"z"); print(client.recv(99)); client.send(b"u"); print(server.recvfrom(99)[1] == back)
+"""
+    same_as_native(driver, code)
