@@ -47,7 +47,8 @@ class IstioLink:
         try:
             await self._take(reader, writer)
         finally:
-            writer.close()  # which ends it
+            writer.close()
+            process.terminate()
             await _ended(process)
         raise Unavailable(f"the Istio agent ended with status {process.returncode}")
 

@@ -8,6 +8,7 @@ DESCRIPTOR is a connected stream socket to the daemon (`istio_wire.py`); its end
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from typing import Any, Final
 from appswitch.agent import istio_wire as wire
 from appswitch.agent.istio import IstioAgent, IstioTable, default_node_id
 from appswitch.agent.logs import Event, Log, plain
-from appswitch.agent.tasks import spawn, stop
 from appswitch.errors import Unavailable
 
 DEADLINE: Final = 60.0
@@ -56,18 +56,12 @@ class Line(Log):
 
 
 async def run(descriptor: int, target: str, node_id: str) -> None:
-    """Until the daemon's end of the socket closes."""
-    gone = asyncio.Event()
+    """Until the daemon's end of the socket closes: the process ends at once, there is nothing to save."""
     with socket.socket(fileno=descriptor) as sock:
         line = Line(sock)
         # Nothing but answers comes, and `apply` takes those at once: what is readable here is the end.
-        asyncio.get_running_loop().add_reader(sock, gone.set)
-        agent = spawn("istio", IstioAgent(target, node_id, line.apply, line).run(), lambda *_: gone.set())
-        await gone.wait()
-        asyncio.get_running_loop().remove_reader(sock)
-        await stop([agent])
-        if not agent.cancelled() and (error := agent.exception()) is not None:
-            raise error
+        asyncio.get_running_loop().add_reader(sock, os._exit, 0)
+        await IstioAgent(target, node_id, line.apply, line).run()
 
 
 def main(arguments: Sequence[str]) -> int:
