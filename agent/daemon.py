@@ -72,11 +72,17 @@ class Daemon:
         self._log = log
         self._naming: Naming | None = None
         self._holder_cgroup: Path | None = None
+        self._restored = False
+        """Before that nobody knows whether apps are left."""
 
     @property
     def apps_left(self) -> int:
         """Apps that live."""
         return len(self._registry.snapshot.apps)
+
+    @property
+    def _nobody_left(self) -> bool:
+        return self._restored and not self.apps_left
 
     async def start(self, parts: AsyncExitStack) -> None:
         """Everything, to the log's `daemon.started`."""
@@ -100,7 +106,7 @@ class Daemon:
         parts.callback(self._close_kernel)
         kernel.set_local_addresses(registry.snapshot.local_ips)
         self._ports = PortStock(settings.driver.ports, kernel, run_dir.path, log, self._ground.reserved_ports)
-        parts.callback(lambda: self._ports.close(forget=not self.apps_left))
+        parts.callback(lambda: self._ports.close(forget=self._nobody_left))
         self._writer = Writer(registry, kernel, log, self._published)
         parts.callback(self._writer.close)
         self._holder = self._ground.make_holder(run_dir.path, kernel.sock_map_pin, self._enroll, log)
@@ -119,7 +125,10 @@ class Daemon:
             )
         )
         parts.callback(self._apps.close)
+        self._holder.start(self._apps.hung_up)
+        parts.push_async_callback(self._close_holder)
         self._restore()
+        self._restored = True
 
         # Names; their port is in the tables, so the tables come next, and what serves apps last.
         await self._start_dns(parts, run_dir.path)
@@ -129,8 +138,6 @@ class Daemon:
         except Exhausted:
             pass  # logged; the sweep tries again
         self._ports.start()
-        self._holder.start(self._apps.hung_up)
-        parts.push_async_callback(self._close_holder)
         resetter = self._ground.make_resetter()
         parts.callback(resetter.close)
         local = frozenset(ip.packed for ip in registry.snapshot.local_ips)
@@ -301,14 +308,14 @@ class Daemon:
 
     async def _close_holder(self) -> None:
         """It goes on as long as there are apps."""
-        ends = not self.apps_left
+        ends = self._nobody_left
         await self._holder.close(end=ends)
         if ends and self._holder_cgroup is not None:
             self._ground.cgroups.remove(self._holder_cgroup)
 
     def _close_kernel(self) -> None:
         """The pins stay as long as there are apps."""
-        if not self.apps_left:
+        if self._nobody_left:
             self._kernel.remove()
         self._kernel.close()
 

@@ -80,7 +80,9 @@ class Holder:
     @property
     def problem(self) -> str:
         """What is wrong with it, in words; empty: nothing."""
-        return "" if self._ready.is_set() else "the holder is not running: socket() waits in empty namespaces"
+        if not self._ready.is_set():
+            return "the holder is not running: socket() waits in empty namespaces"
+        return "" if self._client is not None else "the holder did not answer in time: is it stopped?"
 
     def start(self, hung_up: Callable[[int], None]) -> None:
         """Find the holder that an earlier daemon left, or have one started in the background.
@@ -107,7 +109,7 @@ class Holder:
         try:
             async with asyncio.timeout(START_DEADLINE):
                 await self._ready.wait()
-            self._ask().add(app_id, class_index, ip, descriptor)
+            self._hand_over(app_id, class_index, ip, descriptor)
         except TimeoutError:
             os.close(descriptor)
             raise Unavailable("the holder cannot be started: see the daemon's log") from None
@@ -163,6 +165,16 @@ class Holder:
         asyncio.get_running_loop().remove_reader(self._ends.fileno())
         self._ends.close()
         self._set_flight(-1)
+
+    def _hand_over(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
+        if self._client is None:  # its last answer was late
+            self._client = HolderClient.connect(self._run_dir)
+        try:
+            self._client.add(app_id, class_index, ip, descriptor)
+        except Unavailable:
+            self._client.close()
+            self._client = None
+            raise
 
     def _ask(self) -> HolderClient:
         if self._client is None:

@@ -72,6 +72,9 @@ class Apps:
         self._check_exposes(request.exposes, caller)
         with ExitStack() as undo:
             app = self._admit(request, caller, user, undo)
+            # Before anybody enters: a daemon that is killed meanwhile leaves no cgroup that nobody knows of.
+            self._.journal.app(AppRecord(app, self._.registry.class_index(app.app_class)))
+            undo.callback(self._.journal.ended, app.id)
             # Entering a cgroup may wait for an RCU grace period, some milliseconds.  With an empty namespace
             # the launch need not: no program hangs on that app's own cgroup, and the end of processes
             # that are born before it is told by their filter (`holder.alive`).
@@ -81,7 +84,6 @@ class Apps:
                 move.add_done_callback(lambda _: self._entered(app.id))
             else:
                 await move
-            self._.journal.app(AppRecord(app, self._.registry.class_index(app.app_class)))
             undo.pop_all()
         self._watch(app.id, caller.pidfd)
         asyncio.get_running_loop().call_soon(self._log_started, app, request.command[0])  # after the reply
@@ -98,13 +100,15 @@ class Apps:
     def adopt(self, records: Iterable[AppRecord]) -> list[AppRecord]:
         """Take over the apps of an earlier daemon that still live; returns them.
 
-        Call it before the tables are restored and the event loop begins to serve.
+        Call it before the tables are restored and the event loop begins to serve, and after the holder
+        that still runs was found: it knows whose filters live.
         """
         alive = []
         for record in records:
             app = record.app
             path = self._path(app)
-            if not self._.cgroups.populated(path):
+            # Programs that were born before the first process entered the cgroup are outside of it.
+            if not self._.cgroups.populated(path) and not self._.holder.alive(app.id):
                 self._.kernel.forget(app.id)
                 self._.cgroups.remove(path)
                 self._.log(Event.APP_ENDED, app=app.id_text, name=app.name)
@@ -129,7 +133,7 @@ class Apps:
             except OSError:
                 self._lingering.add(app.id)
                 continue
-            if self._.cgroups.of_process(app.pid).startswith(app.cgroup):
+            if self._lives_in(app.pid, app.cgroup):
                 self._watch(app.id, descriptor)
             else:  # the number is another process's by now
                 os.close(descriptor)
@@ -209,9 +213,16 @@ class Apps:
     async def _enter(self, app: App, caller: Caller) -> None:
         """The process moves into its app's cgroup.  Raises Unavailable, Unsupported."""
         path = self._path(app)
+
+        def move(pidfd: int) -> None:
+            try:
+                signal.pidfd_send_signal(pidfd, 0)  # next to the move: the number is still its own
+                self._.cgroups.move(app.pid, path)
+            finally:
+                os.close(pidfd)
+
         try:
-            signal.pidfd_send_signal(caller.pidfd, 0)
-            await asyncio.to_thread(self._.cgroups.move, app.pid, path)
+            await asyncio.to_thread(move, os.dup(caller.pidfd))
         except (ProcessLookupError, FileNotFoundError) as error:
             raise Unavailable(f"process {app.pid} ended during its launch") from error
         except OSError as error:
@@ -304,6 +315,12 @@ class Apps:
         self._.journal.ended(app_id)
         self._.writer.soon()
         self._.log(Event.APP_ENDED, app=app.id_text, name=app.name)
+
+    def _lives_in(self, pid: int, cgroup: str) -> bool:
+        try:
+            return self._.cgroups.of_process(pid).startswith(cgroup)
+        except OSError:  # it has just ended
+            return False
 
     def _path(self, app: App) -> Path:
         return self._root / app.cgroup.lstrip("/")

@@ -37,7 +37,10 @@ def main(run_dir: Path) -> None:
                 records = tuple(record for record, _ in apps.values())
                 reply = wire.Reply(pid=os.getpid(), apps=records)
                 out = [flight, *(descriptor for _, descriptor in apps.values())]
-            socket.send_fds(connection, [wire.encode(reply)], out)
+            try:
+                socket.send_fds(connection, [wire.encode(reply)], out)
+            except OSError:  # it does not wait any more
+                break
 
 
 if __name__ == "__main__":

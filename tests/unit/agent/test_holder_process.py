@@ -14,7 +14,7 @@ from fakes import FakeLog
 
 from appswitch.agent.holder_process import Holder
 from appswitch.agent.logs import Event
-from appswitch.errors import InvalidInput
+from appswitch.errors import InvalidInput, Unavailable
 
 TESTS = Path(__file__).resolve().parents[2]
 IP = IPv4Address("1.1.1.1")
@@ -129,5 +129,26 @@ def test_clean_ends_an_old_one(bench: Bench) -> None:
         await old.close(end=False)
         await Holder.end_old(bench.run_dir)
         assert not bench.lives(0)
+
+    asyncio.run(work())
+
+
+def test_an_answer_that_comes_late_costs_one_launch(bench: Bench) -> None:
+    async def work() -> None:
+        holder = bench.holder()
+        holder.start(bench.ended.append)
+        read, write = os.pipe()
+        await holder.add(7, 3, IP, read)
+        os.kill(bench.enrolled[0], signal.SIGSTOP)
+        with pytest.raises(Unavailable):
+            await holder.add(8, 3, IP, os.dup(write))
+        assert "did not answer" in holder.problem
+        os.kill(bench.enrolled[0], signal.SIGCONT)
+        second = os.pipe()
+        await holder.add(9, 3, IP, second[0])
+        assert holder.alive(9) and not holder.problem and bench.log.count(Event.HOLDER_LOST) == 0
+        os.close(write)
+        os.close(second[1])
+        await holder.close(end=True)
 
     asyncio.run(work())

@@ -251,6 +251,49 @@ def test_adoption(bench: Bench) -> None:
     asyncio.run(work())
 
 
+def test_adoption_of_programs_outside_their_cgroup(bench: Bench) -> None:
+    """They were born before the first process entered it; their filter tells that they live."""
+
+    async def work() -> None:
+        apps, early = bench.apps(), record(bench, 1, None)
+        bench.machine.holder.living.add(1)
+        assert apps.adopt([early]) == [early]
+        apps.resume()
+        apps.sweep()
+        assert [app.id for app in bench.registry.snapshot.apps] == [1]
+        bench.machine.holder.living.clear()
+        apps.hung_up(1)
+        assert bench.registry.snapshot.apps == () and bench.log.count(Event.APP_ENDED) == 1
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_an_app_is_in_the_journal_before_anybody_is_in_its_cgroup(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = []
+
+    async def work() -> None:
+        apps, cgroups = bench.apps(), bench.machine.cgroups
+        move = cgroups.move
+
+        def moving(pid: int, cgroup: Path) -> None:
+            known.append([each.app.cgroup for each in bench.journal.read().apps])
+            move(pid, cgroup)
+
+        monkeypatch.setattr(cgroups, "move", moving)
+        app = (await apps.start(request(), caller(bench.process()))).app
+        assert known == [[app.cgroup]]
+        cgroups.fail = ProcessLookupError()
+        with pytest.raises(Unavailable):
+            await apps.start(request(), caller(bench.process()))
+        assert [each.app for each in bench.journal.read().apps] == [app]
+        apps.close()
+
+    asyncio.run(work())
+
+
 def test_records_that_contradict_each_other(bench: Bench) -> None:
     async def work() -> None:
         apps, process, other = bench.apps(), bench.process(), bench.process()
