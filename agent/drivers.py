@@ -11,8 +11,8 @@ from typing import Final
 
 from appswitch.agent.resources import DriverView
 
-KERNEL_NEEDED: Final = (5, 18)
-"""The oldest kernel of the kernel driver."""
+KERNEL_NEEDED: Final = (6, 1)
+"""The oldest kernel of the kernel driver: bpf_set_retval in the hooks of connect() and bind()."""
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39  # linux/capability.h
 
 

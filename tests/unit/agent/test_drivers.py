@@ -12,10 +12,10 @@ ROOT = (1 << 41) - 1
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        (Facts("5.18.0", ROOT, True), ""),
+        (Facts("6.1.0", ROOT, True), ""),
         (Facts("6.12.1-cloud", 1 << 39 | 1 << 12, True), ""),
-        (Facts("5.17.9", ROOT, True), "needs Linux 5.18 or newer, this is 5.17.9"),
-        (Facts("odd", ROOT, True), "needs Linux 5.18 or newer, this is odd"),
+        (Facts("6.0.9", ROOT, True), "needs Linux 6.1 or newer, this is 6.0.9"),
+        (Facts("odd", ROOT, True), "needs Linux 6.1 or newer, this is odd"),
         (Facts("6.1.0", 1 << 39, True), "needs root (or CAP_BPF and CAP_NET_ADMIN)"),
         (
             Facts("6.1.0", ROOT, False),
