@@ -132,6 +132,8 @@ class Journal:
         self._failed = failed
         self._descriptor = -1
         self._lines = 0
+        self._behind = False
+        """The file lacks what the disk refused, or ends in half a line: it must be written anew."""
         self._alive: dict[int | str, bytes] = {}
 
     def read(self) -> Saved:
@@ -207,11 +209,13 @@ class Journal:
             self._alive.pop(key, None)
         self._lines += 1
         try:
-            if self._lines > 4 * len(self._alive) + HISTORY:
+            if self._behind or self._lines > 4 * len(self._alive) + HISTORY:
                 self._rewrite()
             elif os.write(self._descriptor, line) != len(line):
                 self._rewrite()  # a full disk took half a line: end it, or take it back
+            self._behind = False
         except OSError as error:
+            self._behind = True
             self._failed(error.strerror or str(error))
 
     def _rewrite(self) -> None:

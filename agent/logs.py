@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
+
+from appswitch.agent.render import readable
 
 
 class Event(Enum):
@@ -131,12 +135,16 @@ class Log:
     def close(self) -> None:
         """Close the file, if this log writes to one of its own."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what the disk did not take is lost
+                self._file.close()
 
     def __call__(self, event: Event, **fields: Any) -> None:
         """Write one event; field names are those of `Field` (a test checks every call)."""
         ready = {key: plain(value) for key, value in fields.items()}
-        getattr(self._logger, event.level)(event.label, **ready)
+        try:
+            getattr(self._logger, event.level)(event.label, **ready)
+        except OSError:
+            return  # a full disk, a pipe that nobody reads: the daemon's work goes on unlogged
 
     def note(self, name: str, **fields: Any) -> None:
         """An event by its name, from a part that knows no `Event`; an unknown name becomes a note."""
@@ -155,21 +163,26 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 
+def _printable(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For terminals: names, labels and commands are anybody's, and may hold escape sequences."""
+    return {key: readable(value) if isinstance(value, str) else value for key, value in fields.items()}
+
+
 def open_log(path: Path | None, stream: TextIO = sys.stderr) -> Log:
     """A log to a file (append) or to `stream`: JSON, but on a terminal for people.  Raises OSError."""
     target = path.open("a", encoding="utf-8", buffering=1) if path is not None else stream
     terminal = path is None and target.isatty()
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=True)
+    renderers: list[Any] = (
+        [_printable, structlog.dev.ConsoleRenderer(colors=True)]
         if terminal
-        else structlog.processors.JSONRenderer(sort_keys=False, ensure_ascii=False)
+        else [structlog.processors.JSONRenderer(sort_keys=False, ensure_ascii=False)]
     )
     logger = structlog.wrap_logger(
         structlog.WriteLogger(target),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,

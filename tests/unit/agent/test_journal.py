@@ -128,6 +128,20 @@ def test_a_full_disk_is_told_and_the_daemon_goes_on() -> None:
     assert reasons == ["No space left on device"]
 
 
+def test_what_a_full_disk_refused_is_written_later(tmp_path: Path) -> None:
+    reasons: list[str] = []
+    subject = Journal(tmp_path, reasons.append)
+    subject.start((), ())
+    kept, subject._descriptor = subject._descriptor, os.open("/dev/full", os.O_WRONLY)
+    subject.app(app(1))
+    os.close(subject._descriptor)
+    subject._descriptor = kept
+    assert reasons and subject.read().apps == ()
+    subject.app(app(2))  # there is room again
+    assert subject.read().apps == (app(1), app(2)) and len(reasons) == 1
+    subject.close()
+
+
 def test_remove_forgets(tmp_path: Path) -> None:
     subject = fresh(tmp_path)
     subject.start((app(1),), ())

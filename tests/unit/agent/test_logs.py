@@ -35,6 +35,24 @@ def test_colours_on_a_terminal() -> None:
     assert "\x1b[" in stream.getvalue() and "daemon.task_failed" in stream.getvalue()
 
 
+def test_nobodys_label_commands_the_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    open_log(None, stream)(Event.APP_STARTED, labels="a=\x1b]0;owned\x07", pid=7)
+    assert "\x1b]0" not in stream.getvalue() and "\\x1b]0;owned" in stream.getvalue()
+
+
+def test_a_full_disk_does_not_end_the_daemons_work() -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        log = logs.Log(open_log(None, full)._logger, full)
+        for _ in range(2000):  # more than any buffer holds
+            log(Event.APP_STARTED, app="f0000001")
+        log.close()
+
+
 def test_a_file_is_appended_to(tmp_path: Path) -> None:
     for count in (1, 2):
         log = open_log(tmp_path / "log")
