@@ -135,13 +135,16 @@ void hand_over(int daemon, int notify)
 	};
 	struct iovec text = { notify < 0 ? "nested" : "filter", 6 };
 	struct msghdr message = { .msg_iov = &text, .msg_iovlen = 1 };
-	char answer[16];
+	static char answer[4096];
+	struct reply nothing;
 	if (notify >= 0) {
 		memcpy(CMSG_DATA(&control.header), &notify, sizeof(notify));
 		message.msg_control = &control;
 		message.msg_controllen = sizeof(control.space);
 	}
 	sendmsg(daemon, &message, MSG_NOSIGNAL);
-	if (strcmp(receive(daemon, answer, sizeof(answer)), "go\n"))
-		fail(EX_UNAVAILABLE, "the daemon at %s did not take the app", address.sun_path);
+	if (!strcmp(receive(daemon, answer, sizeof(answer)), "go\n"))
+		return;
+	read_reply(answer, &nothing); /* an error says why */
+	fail(EX_UNAVAILABLE, "the daemon at %s did not take the app", address.sun_path);
 }

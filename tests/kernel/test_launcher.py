@@ -147,6 +147,12 @@ def test_the_daemons_refusal_is_passed_on(run_dir: Path, reply: bytes) -> None:
     assert (result.stderr, result.returncode) == ("ax run: --ip 'x' is no IPv4 address\n", 65)
 
 
+def test_a_refusal_in_the_second_step_is_passed_on(run_dir: Path) -> None:
+    with fake_daemon(run_dir, go=b"error\ncode=75\nmessage=the holder is full\n"):
+        result = ax(run_dir, "run", "true")
+    assert (result.stderr, result.returncode) == ("ax run: the holder is full\n", 75)
+
+
 @pytest.mark.parametrize(
     ("reply", "go", "message"),
     [
@@ -154,7 +160,8 @@ def test_the_daemons_refusal_is_passed_on(run_dir: Path, reply: bytes) -> None:
         (OK, None, "went away during the launch"),
         (b"HTTP/1.1 400\n", b"go\n", "is no daemon of this release"),
         (b"\n", b"go\n", "is no daemon of this release"),
-        (OK, b"stop\n", "did not take the app"),
+        (OK, b"stop\n", "is no daemon of this release"),
+        (OK, b"ok\n", "did not take the app"),
     ],
 )
 def test_a_daemon_that_fails_half_way(
