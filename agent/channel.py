@@ -6,6 +6,7 @@ asyncio's own socket calls carry no SCM_RIGHTS; here a reader or writer callback
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -58,12 +59,16 @@ class Channel:
     def pidfd(self, pid: int) -> int:
         """A pidfd of the other side: of the very process where the kernel has SO_PEERPIDFD, else by its id.
 
-        Raises ProcessLookupError: it is gone.
+        Raises ProcessLookupError: it is gone (and its number may be another's); OSError.
         """
         try:
             return self._sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-        except OSError:
-            return os.pidfd_open(pid)
+        except OSError as error:
+            if error.errno == errno.ENOPROTOOPT:  # before Linux 6.5
+                return os.pidfd_open(pid)
+            if error.errno in (errno.EINVAL, errno.ENODATA):  # how kernels say that it was reaped
+                raise ProcessLookupError(error.errno, f"process {pid} is gone") from error
+            raise
 
     async def receive(self, limit: int, within: float) -> Packet:
         """The next packet of at most `limit` bytes.

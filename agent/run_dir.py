@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,10 @@ class RunDir:
         """Make and lock it.  Raises Conflict (another daemon), Unsupported (no right, no such place)."""
         try:
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _check_owner(path)
+            self._lock = os.open(
+                path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+            )
         except OSError as error:
             hint = ": run as root, or choose another with --run-dir" if os.geteuid() else ""
             raise Unsupported(f"run directory {path}: {error.strerror}{hint}") from error
@@ -54,3 +58,13 @@ class RunDir:
     def close(self) -> None:
         """Let another daemon in."""
         os.close(self._lock)
+
+
+def _check_owner(path: Path) -> None:
+    """Raises Unsupported where others may put links in the place of our files, or sockets in that of ours."""
+    found = path.stat()
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Unsupported(
+            f"run directory {path}: others than root may write there (owner {found.st_uid}, mode "
+            f"{stat.S_IMODE(found.st_mode):o}): mend that, or choose another with --run-dir"
+        )

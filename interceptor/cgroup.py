@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from appswitch.errors import Unsupported
 
 FALLBACK = "appswitch"
 """Cgroup below the root for apps whose caller's own cgroup admits no child."""
+_OURS = re.compile(r"ax-[0-9a-f]+")
+"""No more than that: out of `ax-team.slice`, somebody's limits, no app may go."""
 
 
 @lru_cache(maxsize=1)
@@ -42,21 +45,20 @@ def create(pid: int, app_id: str) -> Path:
 
     An app's cgroup is not nested in another app's: then it is made beside that one.  Where the
     caller's cgroup distributes controllers it may hold no processes in itself, but children it
-    may have.  Raises OSError.
+    may have.  Raises OSError; EAGAIN: it may have no (more) children, and going elsewhere would
+    be a way out of its limits for whoever can forbid them.
     """
     root = cgroup_root()
     parent = root
     for part in Path(of_process(pid).lstrip("/")).parts:
-        if part.startswith(
-            "ax-"
-        ):  # also where the app made cgroups of its own below: all programs on the way run
-            break
+        if _OURS.fullmatch(part):
+            break  # also where the app made cgroups of its own below: all programs on the way run
         parent /= part
     try:
         made = parent / f"ax-{app_id}"
         made.mkdir()
     except OSError as error:
-        if error.errno == errno.EEXIST:
+        if error.errno in (errno.EEXIST, errno.EAGAIN):
             raise
         made = root / FALLBACK / f"ax-{app_id}"
         made.parent.mkdir(exist_ok=True)

@@ -37,3 +37,20 @@ def test_pins_have_names_of_their_own(tmp_path: Path) -> None:
 def test_no_such_place() -> None:
     with pytest.raises(Unsupported, match="run directory /dev/null/x: Not a directory"):
         RunDir(Path("/dev/null/x"))
+
+
+def test_a_directory_that_others_may_write_to(tmp_path: Path) -> None:
+    for mode in (0o777, 0o1777, 0o775):
+        (tmp_path / "open").mkdir(exist_ok=True)
+        (tmp_path / "open").chmod(mode)
+        with pytest.raises(Unsupported, match=f"others than root may write there .*mode {mode:o}"):
+            RunDir(tmp_path / "open")
+    assert list((tmp_path / "open").iterdir()) == []
+
+
+def test_a_link_in_the_place_of_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("text")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(Unsupported, match="symbolic links"):
+        RunDir(tmp_path)
+    assert (tmp_path / "precious").read_text() == "text"
