@@ -26,6 +26,11 @@ TEST_PACKAGES := $(DEMO_PACKAGES) \
 	redis-server=redis-server iperf3=iperf3 wrk=wrk dig=dnsutils busybox=busybox-static \
 	/usr/lib/postgresql/*/bin/postgres=postgresql \
 	bpftool=bpftool go=golang-go javac=default-jdk-headless node=nodejs git=git
+# CPython's own suites (tests/oracle), which Debian's interpreter does not have with it.
+DEBIAN_PYTHON := $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifneq ($(DEBIAN_PYTHON),)
+TEST_PACKAGES += /usr/lib/python$(DEBIAN_PYTHON)/test/test_socket.py=libpython$(DEBIAN_PYTHON)-testsuite
+endif
 
 # $(call packages,LIST): what of LIST is missing is installed by root; others are told the line to run.
 # policy-rc.d (exit 101) keeps Debian's scripts from starting the servers that come with packages.
