@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, assert_never
 
 from appswitch.agent.logs import Event, Log
@@ -50,8 +50,11 @@ class Watcher:
 
     def read(self) -> None:
         """Take all events that wait."""
-        for event in self._kernel.read_events():
+        events = self._kernel.read_events()
+        for event in settled(events):
             self._take(event)
+        if any(isinstance(event, PoolEmpty) for event in events):  # one block, however many missed one
+            self._pool_empty()
         if self._registry.index.touched:
             self._writer.soon()
 
@@ -85,25 +88,25 @@ class Watcher:
                 if self._registry.listener_down(service):
                     self._log(Event.SERVICE_DOWN, **words)
             case Denied():
-                self._refused(Event.CONNECT_DENIED, self._reasons(event))
+                self._refused(Event.CONNECT_DENIED, lambda: self._reasons(event))
             case AdmissionRefused():
                 self._reset(event)
                 words = {"app": f"{event.app:08x}", "source": f"{event.source}:{event.source_port}"}
-                self._refused(Event.ADMISSION_REFUSED, words | {"real_port": event.real_port})
+                self._refused(Event.ADMISSION_REFUSED, lambda: words | {"real_port": event.real_port})
             case PoolEmpty(app, port, protocol):
-                self._log(Event.POOL_EMPTY, app=f"{app:08x}", service=f"{port}/{protocol.label}")
-                self._pool_empty()
+                words = {"app": f"{app:08x}", "service": f"{port}/{protocol.label}"}
+                self._refused(Event.POOL_EMPTY, lambda: words)
             case TableFull(app, port, protocol):
-                self._log(
-                    Event.TABLE_FULL, app=f"{app:08x}", service=f"{port}/{protocol.label}", table="ports"
-                )
+                words = {"app": f"{app:08x}", "service": f"{port}/{protocol.label}", "table": "ports"}
+                self._refused(Event.TABLE_FULL, lambda: words)
             case _:
                 assert_never(event)
 
-    def _refused(self, event: Event, words: Mapping[str, object]) -> None:
+    def _refused(self, event: Event, words: Callable[[], Mapping[str, object]]) -> None:
+        """`words` is asked only where they are logged."""
         self._refusals += 1
         if self._refusals <= REFUSALS:
-            self._log(event, **words)
+            self._log(event, **words())
 
     def _reasons(self, denied: Denied) -> dict[str, object]:
         """What was asked for, and what the decision says of it now."""
@@ -131,3 +134,20 @@ class Watcher:
             "service": f"{address}:{service.port}/{service.protocol.label}",
             "real_port": service.real_port,
         }
+
+
+def settled(events: Sequence[KernelEvent]) -> list[KernelEvent]:
+    """Without what a later event of the same port overtakes.
+
+    A program that listens and closes in a loop makes 40,000 events a second.
+    """
+    last = {_port(event.service): event for event in events if isinstance(event, ListenerUp | ListenerDown)}
+    return [
+        event
+        for event in events
+        if not isinstance(event, ListenerUp | ListenerDown) or last[_port(event.service)] is event
+    ]
+
+
+def _port(service: Service) -> tuple[int, int, int, int]:
+    return service.app, service.protocol, service.port, service.real_port

@@ -6,6 +6,7 @@ Source: libbpf's own headers (bpf.h, libbpf.h), API version 1.x; Debian installs
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -203,16 +204,22 @@ def obj_get(path: Path) -> int:
     return _check(library().bpf_obj_get(os.fsencode(path)), str(path))
 
 
+BATCH: Final = 1024
+"""Records handed over at once: some milliseconds of work."""
+
+
 class RingBuffer:
     """The consumer's end of a ring buffer map."""
 
     def __init__(self, map_fd: int, receive: Callable[[bytes], None]) -> None:
         """`receive` is called with each record.  Raises OSError."""
         self._lib = library()
+        self._room = 0
 
         def sample(_context: int, data: int, size: int) -> int:
             receive(ctypes.string_at(data, size))
-            return 0
+            self._room -= 1
+            return 0 if self._room > 0 else -errno.EAGAIN  # the record is taken, and the next one waits
 
         self._callback = _SAMPLE(sample)  # kept: the library holds only its address
         self._ring = self._lib.ring_buffer__new(map_fd, self._callback, None, None)
@@ -226,8 +233,14 @@ class RingBuffer:
         return int(self._lib.ring_buffer__epoll_fd(self._ring))
 
     def consume(self) -> None:
-        """Hands over all that waits, without blocking.  Raises OSError."""
-        _check(self._lib.ring_buffer__consume(self._ring), "ring buffer")
+        """Hands over what waits, BATCH records at most: programs may write faster than we read.  Raises OSError.
+
+        `fd` stays readable where more wait.
+        """
+        self._room = BATCH
+        result = self._lib.ring_buffer__consume(self._ring)
+        if result != -errno.EAGAIN:
+            _check(result, "ring buffer")
 
     def close(self) -> None:
         """Frees it; `receive` is not called again."""

@@ -9,10 +9,10 @@ from fakes import FakeKernel, FakeLog
 
 from appswitch.agent.logs import Event
 from appswitch.agent.registry import Registry
-from appswitch.agent.watcher import Watcher
+from appswitch.agent.watcher import REFUSALS, Watcher, settled
 from appswitch.agent.writer import Writer
-from appswitch.interceptor.events import Denied
-from appswitch.model import App, Class, Destination, Labels
+from appswitch.interceptor.events import Denied, ListenerDown, ListenerUp, PoolEmpty, TableFull
+from appswitch.model import App, Class, Destination, Labels, Protocol, Service
 
 
 def test_the_rule_is_named() -> None:
@@ -34,3 +34,27 @@ def test_the_rule_is_named() -> None:
     assert (loopback["rule"], loopback["error"]) == ("loopback", "ECONNREFUSED")
     assert "rule" not in unknown and unknown["app"] == "00000009"
     kernel.dispose()
+
+
+def test_a_flood_costs_neither_time_nor_ports() -> None:
+    kernel, log, fills = FakeKernel(), FakeLog(), []
+    registry = Registry("n", IPv4Address("10.0.0.1"))
+    writer = Writer(registry, kernel, log, lambda: None)
+    watcher = Watcher(registry, kernel, writer, log, lambda: fills.append(1))
+    kernel.push(*[PoolEmpty(1, 80, Protocol.TCP)] * 2 * REFUSALS, TableFull(1, 80, Protocol.TCP))
+    watcher.read()
+    assert fills == [1]
+    assert log.count(Event.POOL_EMPTY) == REFUSALS and log.count(Event.TABLE_FULL) == 0
+    watcher.sweep()
+    assert log.events[-1] == (Event.REFUSALS_COUNTED, {"count": REFUSALS + 1})
+    kernel.dispose()
+
+
+def test_a_program_that_listens_and_closes_in_a_loop() -> None:
+    one, other = (Service(1, Protocol.TCP, port, 40000 + port) for port in (80, 81))
+    again = Service(1, Protocol.TCP, 80, 40080, cookie=7)
+    flood = [each for _ in range(3) for each in (ListenerUp(one), ListenerDown(one))]
+    assert settled([ListenerUp(other), *flood]) == [ListenerUp(other), ListenerDown(one)]
+    assert settled([*flood, ListenerUp(again)]) == [ListenerUp(again)]
+    refused = PoolEmpty(1, 80, Protocol.TCP)
+    assert settled([refused, ListenerDown(one), refused]) == [refused, ListenerDown(one), refused]
