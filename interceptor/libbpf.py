@@ -233,9 +233,9 @@ class RingBuffer:
         return int(self._lib.ring_buffer__epoll_fd(self._ring))
 
     def consume(self) -> None:
-        """Hands over what waits, BATCH records at most: programs may write faster than we read.  Raises OSError.
+        """Hands over what waits, BATCH records at most: programs may write faster than we read.
 
-        `fd` stays readable where more wait.
+        `fd` stays readable where more wait.  Raises OSError.
         """
         self._room = BATCH
         result = self._lib.ring_buffer__consume(self._ring)
