@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from appswitch.agent import hello
 from appswitch.agent.channel import Channel, Peer
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.tasks import spawn, stop
-from appswitch.errors import AppSwitchError, Denied, InvalidInput, Unavailable
+from appswitch.errors import AppSwitchError, Denied, Exhausted, InvalidInput, Unavailable
 from appswitch.model import App
 
 SOCKET_NAME: Final = "daemon.sock"
@@ -34,6 +35,8 @@ DEADLINE: Final = 10.0
 """Seconds a launcher has for each of its messages."""
 MAX_LAUNCHERS: Final = 512
 """Dialogues at once; further launchers wait in the listen queue."""
+MAX_OF_USER: Final = 64
+"""Of these, those of one user but root: nobody keeps the others out by connections that say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class LaunchServer:
         self._log = log
         self._deadline = deadline
         self._room = asyncio.Semaphore(MAX_LAUNCHERS)
+        self._by_user: Counter[int] = Counter()
         self._dialogues: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
 
@@ -123,7 +127,10 @@ class LaunchServer:
     async def _serve(self, channel: Channel) -> None:
         """One launcher."""
         peer = channel.peer()
+        self._by_user[peer.uid] += 1
         try:
+            if peer.uid and self._by_user[peer.uid] > MAX_OF_USER:
+                raise Exhausted(f"user {peer.uid} has {MAX_OF_USER} launches under way: try again")
             await self._dialogue(channel, peer)
         except TimeoutError:
             self._log(Event.HELLO_TIMEOUT, pid=peer.pid, uid=peer.uid)
@@ -139,6 +146,9 @@ class LaunchServer:
             refuse(channel, AppSwitchError("internal error; see the daemon's log"))
         finally:
             channel.close()
+            self._by_user[peer.uid] -= 1
+            if not self._by_user[peer.uid]:
+                del self._by_user[peer.uid]
 
     async def _dialogue(self, channel: Channel, peer: Peer) -> None:
         first = await channel.receive(hello.MAX_HELLO, self._deadline)

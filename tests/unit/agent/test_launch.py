@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 from fakes import FakeLog
 
+from appswitch.agent.channel import Channel, Peer
 from appswitch.agent.hello import Request
-from appswitch.agent.launch import Caller, LaunchServer, Started
+from appswitch.agent.launch import MAX_OF_USER, Caller, LaunchServer, Started
 from appswitch.errors import Denied, Exhausted
 from appswitch.model import App
 
@@ -215,6 +217,35 @@ def test_many_bad_launchers_do_not_hinder_a_good_one(bench: Bench) -> None:
         return answer
 
     assert bench.run(dialogue).startswith(b"ok\n")
+
+
+def test_one_user_keeps_nobody_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Channel.peer
+    ordinary = [True] * (MAX_OF_USER + 1)
+
+    def peer(channel: Channel) -> Peer:
+        """The first ones are an ordinary user's, whoever runs the test."""
+        uid = 1000 if ordinary and ordinary.pop() else 0
+        return replace(root(channel), uid=uid)
+
+    def dialogue(launcher: socket.socket) -> bytes:
+        others = []
+        for _ in range(MAX_OF_USER):  # with the launcher itself, which was first
+            other = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            other.settimeout(10)
+            other.connect(str(bench.run_dir / "daemon.sock"))
+            others.append(other)
+        refusal = others[-1].recv(4096)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as admin:
+            admin.connect(str(bench.run_dir / "daemon.sock"))
+            admin.send(hello(new_netns=False))
+            assert admin.recv(4096).startswith(b"ok\n")
+        for other in others:
+            other.close()
+        return refusal
+
+    monkeypatch.setattr(Channel, "peer", peer)
+    assert bench.run(dialogue).startswith(b"error\ncode=75\nmessage=user 1000 has 64 launches")
 
 
 def test_no_descriptor_leaks(bench: Bench) -> None:
