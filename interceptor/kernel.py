@@ -51,6 +51,7 @@ PROGRAMS: Final = {
     "ax_sendmsg6": 15,
     "ax_recvmsg4": 19,
     "ax_recvmsg6": 20,
+    "ax_getsockopt": 21,
     "ax_setsockopt": 22,
     "ax_getpeername4": 29,
     "ax_getpeername6": 30,

@@ -39,8 +39,8 @@ INLINE struct group *find_group(__u32 ip, __u16 port, __u8 protocol, __u32 cls, 
 }
 
 /* The app's listening socket behind its port: one of the asked family, else one of the other that
- * serves both ([::], also where we swallowed its V6ONLY). */
-INLINE struct port *find_listener(__u32 app, __u16 port, __u8 protocol, int v6)
+ * serves both ([::], also, but not on loopback, where we swallowed its V6ONLY). */
+INLINE struct port *find_listener(__u32 app, __u16 port, __u8 protocol, int v6, int loopback)
 {
 	struct port_key key = { .app = app, .port = port, .protocol = protocol, .v6 = v6 };
 	struct port *found = bpf_map_lookup_elem(&ports, &key);
@@ -48,7 +48,7 @@ INLINE struct port *find_listener(__u32 app, __u16 port, __u8 protocol, int v6)
 		return found;
 	key.v6 = !v6;
 	found = bpf_map_lookup_elem(&ports, &key);
-	return found && found->listening > 0 && (v6 ? found->dual : found->scope == SCOPE_ANY) ? found : 0;
+	return found && found->listening > 0 && (v6 ? found->dual : !loopback && found->scope == SCOPE_ANY) ? found : 0;
 }
 
 /* Fills `to` from a backend; false if nobody listens there. */
@@ -61,7 +61,7 @@ INLINE int take(struct backend *backend, struct target *to)
 		to->port = port;
 		return 1;
 	}
-	listener = find_listener(backend->target, port, to->protocol, 0);
+	listener = find_listener(backend->target, port, to->protocol, 0, 0);
 	if (!listener || listener->scope == SCOPE_LOOPBACK)
 		return 0;
 	to->ip = LOOPBACK;

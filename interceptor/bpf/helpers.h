@@ -54,6 +54,7 @@ HELPER(void, ringbuf_submit, void *data, __u64 flags);
 #define EPROTONOSUPPORT 93
 #define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
+#define ENETUNREACH 101
 #define ECONNREFUSED 111
 
 enum { FAIL = 0, PASS = 1 }; /* what a cgroup program returns */

@@ -69,6 +69,8 @@ INLINE int connect(struct bpf_sock_addr *ctx, int v6)
 	}
 	if (!(state = owned(ctx->sk)))
 		return PASS;
+	if (v6 && state->v6only && ip != LOOPBACK6)
+		return fail(ENETUNREACH); /* a mapped address */
 	error = dial(ctx, state, ip, bpf_ntohs(ctx->user_port), &to);
 	if (error)
 		return fail(error);
@@ -91,6 +93,8 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, int v6)
 		return outside6(ctx);
 	if (!(state = owned(ctx->sk)))
 		return PASS;
+	if (!v6 && state->v6only)
+		return fail(ENETUNREACH);
 	/* a port of the kernel's choice, which a disconnected socket may have changed: answers may
 	 * come from anywhere in the mesh, so it is in the table like any other */
 	if (!(state->bound.set && state->bound.port) && state->real != ctx->sk->src_port) {
@@ -128,6 +132,8 @@ INLINE int bind(struct bpf_sock_addr *ctx, int v6)
 	only = v6 && state->v6only;
 	if (!v6 || ctx->user_ip6[0] | ctx->user_ip6[1] | ctx->user_ip6[2] | ctx->user_ip6[3]) {
 		plain = address(ctx, v6, &asked.ip);
+		if (only && plain && asked.ip != LOOPBACK6)
+			return fail(EINVAL); /* a mapped address */
 		if (!plain || asked.ip == LOOPBACK6) {
 			asked.scope = plain ? SCOPE_LOOPBACK : SCOPE_VIRTUAL;
 			asked.ip = plain = 0;
@@ -190,6 +196,19 @@ SEC("cgroup/setsockopt") int ax_setsockopt(struct bpf_sockopt *ctx)
 		return 1;
 	state->v6only = *value != 0;
 	ctx->optlen = -1;
+	return 1;
+}
+
+SEC("cgroup/getsockopt") int ax_getsockopt(struct bpf_sockopt *ctx)
+{
+	int *value = ctx->optval;
+	struct sock_state *state;
+	if (ctx->optlen > 4096)
+		ctx->optlen = 0;
+	if (ctx->level != 41 || ctx->optname != 26 || ctx->sk->family != AF_INET6 || (void *)(value + 1) > ctx->optval_end)
+		return 1;
+	if (!ctx->retval && (state = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0)) && state->v6only)
+		*value = 1;
 	return 1;
 }
 

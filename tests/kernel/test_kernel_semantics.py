@@ -119,3 +119,46 @@ data, back = server.recvfrom(99); print(back == client.getsockname()); server.se
 server.connect(back); server.send(b"z"); print(client.recv(99)); client.send(b"u"); print(server.recvfrom(99)[1] == back)
 """
     same_as_native(driver, code)
+
+
+V6 = """
+import errno, socket
+def tcp(only=None, address=None, family=socket.AF_INET6, kind=socket.SOCK_STREAM):
+    s = socket.socket(family, kind); s.settimeout(3)
+    if only is not None: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    if address is not None: s.bind(address); kind == socket.SOCK_STREAM and s.listen()
+    return s
+def told(call, *args):
+    try: return call(*args)
+    except OSError as error: return errno.errorcode[error.errno]
+"""
+
+
+def test_v6only_shows_what_was_set(driver: Driver) -> None:
+    code = f"""{V6}
+get = lambda s: s.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+print(get(tcp()), get(tcp(1)), get(tcp(0)), get(tcp(1, ("::", 0))), get(tcp(None, ("::1", 0))), get(tcp(None, ("::", 0))))
+print(told(tcp(1, ("::", 0)).setsockopt, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0))
+import ctypes
+size = ctypes.c_int(8192); s = tcp()
+print(ctypes.CDLL(None).getsockopt(s.fileno(), 6, socket.TCP_INFO, ctypes.create_string_buffer(8192), ctypes.byref(size)), size.value > 100)
+"""
+    assert same_as_native(driver, code) == "0 1 0 1 1 0\nEINVAL\n0 True\n"
+
+
+def test_v6only_on_loopback(driver: Driver) -> None:
+    code = f"""{V6}
+only, dual = tcp(1, ("::", 5353)), tcp(0, ("::", 5354))
+for port in (5353, 5354):
+    print(told(tcp(family=socket.AF_INET).connect, ("127.0.0.1", port)), told(tcp().connect, ("::1", port)), told(tcp().connect, ("::ffff:127.0.0.1", port)))
+"""
+    assert same_as_native(driver, code) == "ECONNREFUSED None ECONNREFUSED\nNone None None\n"
+
+
+def test_v6only_and_mapped_addresses(driver: Driver) -> None:
+    code = f"""{V6}
+there = ("::ffff:127.0.0.1", tcp(0, ("::", 0)).getsockname()[1])
+print(told(tcp(1).connect, there), told(tcp(1).bind, ("::ffff:127.0.0.1", 0)))
+print(told(tcp(1, kind=socket.SOCK_DGRAM).sendto, b"x", there), told(tcp(1, kind=socket.SOCK_DGRAM).connect, there))
+"""
+    assert same_as_native(driver, code) == "ENETUNREACH EINVAL\nENETUNREACH ENETUNREACH\n"
