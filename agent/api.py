@@ -42,8 +42,8 @@ class State(Protocol):
     def snapshot(self) -> Snapshot:
         """The registry's present state."""
 
-    def sockets(self) -> Sequence[view.SocketView]:
-        """Listening sockets; see `sockets.read_sockets`."""
+    def sockets(self, snapshot: Snapshot) -> Sequence[view.SocketView]:
+        """Listening sockets; see `sockets.read_sockets`.  Blocks: called in a thread."""
 
     def proxies(self) -> Sequence[view.ProxyView]:
         """Relays of this node's gateways."""
@@ -84,7 +84,7 @@ class _Handlers:
         self.table: dict[str, Handler] = {
             "listApps": self._view(lambda snapshot: view.app_views(snapshot, state.cluster, state.driver)),
             "listServers": self._view(lambda snapshot: view.server_views(snapshot, state.cluster)),
-            "listSockets": self._list(state.sockets),
+            "listSockets": self._view(state.sockets),
             "listVservices": self._view(view.vservice_views),
             "listProxies": self._list(state.proxies),
             "listDrivers": self._list(state.drivers),

@@ -47,10 +47,9 @@ class NodeState:
         """The registry's present state."""
         return self.registry.snapshot
 
-    def sockets(self) -> Sequence[SocketView]:
-        """Listening sockets with inode and backlog."""
+    def sockets(self, snapshot: Snapshot) -> Sequence[SocketView]:
+        """Listening sockets with inode and backlog.  Blocks on netlink: for a thread."""
         known = self._beside.submit(backlogs).result(timeout=5)
-        snapshot = self.registry.snapshot
         services = tuple(replace(s, backlog=known.get(s.cookie, s.backlog)) for s in snapshot.services)
         return read_sockets(replace(snapshot, services=services))
 

@@ -87,7 +87,7 @@ class MemoryState:
     def snapshot(self) -> Snapshot:
         return self.registry
 
-    def sockets(self) -> list[view.SocketView]:
+    def sockets(self, _snapshot: Snapshot) -> list[view.SocketView]:
         apps = {app.id: app for app in self.registry.apps}
         return [
             view.socket_view(s, apps[s.app], self.registry.node, self.inodes.get(s.real_port, 0))

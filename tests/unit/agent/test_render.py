@@ -79,13 +79,13 @@ def test_an_app_with_everything() -> None:
 
 def test_sockets_as_in_4_3_3() -> None:
     state = MemoryState(manual_node1(), inodes={40000: 829, 40001: 833})
-    rows = state.sockets()
+    rows = state.sockets(state.snapshot())
     head, dashes, first, second = shown("sockets", rows)
     assert head.split() == ["ID", "NODEID", "APPID", "INODE", "PROTO", "FLAGS", "BINDIP", "BACKLOG"]
     assert set(dashes) == {"-"} and len(dashes) == len(head)
     assert first.split()[1:] == ["node1", "f00001bb", "829", "tcp", "0", "0.0.0.0:6000", "1"]
     assert second.split()[1:] == ["node1", "f000028e", "833", "tcp", "0", "0.0.0.0:5201", "5"]
-    assert [row.id for row in rows] == [row.id for row in state.sockets()]
+    assert [row.id for row in rows] == [row.id for row in state.sockets(state.snapshot())]
     assert len({row.id for row in rows}) == 2
 
 
