@@ -84,7 +84,7 @@ def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
 PORT_KEY: Final = struct.Struct("=IHBB")
 """app, port, protocol, v6"""
 PORT: Final = struct.Struct("=HBBiIIQ")
-"""real, scope, dual, listening, ip, lasting (1: given until the app ends), cookie"""
+"""real, scope, dual, listening, ip, lasting (the pool's port, given until the app ends, or 0), cookie"""
 REAL_KEY: Final = struct.Struct("=HBB")
 """real port, protocol, pad"""
 REAL: Final = struct.Struct("=I4sHH")

@@ -174,7 +174,7 @@ class Kernel:
         # a second socket of the same port, for IPv6 alone, gets a port of the pool as ever
         key = abi.PORT_KEY.pack(app_id, port, Protocol.TCP, 0)
         address = int.from_bytes(ip.packed, sys.byteorder)
-        self._maps["ports"].update(key, abi.PORT.pack(host_port, 0, 0, 0, address, 1, 0))
+        self._maps["ports"].update(key, abi.PORT.pack(host_port, 0, 0, 0, address, host_port, 0))
         self._maps["reals"].update(
             abi.REAL_KEY.pack(host_port, Protocol.TCP, 0), abi.REAL.pack(app_id, ip.packed, port, 1)
         )
@@ -188,12 +188,13 @@ class Kernel:
                 continue
             real, _, _, _, _, lasting, _ = abi.PORT.unpack(value)
             self._maps["ports"].delete(key)
-            behind = abi.REAL_KEY.pack(real, protocol, 0)
-            # a port that the kernel chose may have become another app's meanwhile
-            if (found := self._maps["reals"].get(behind)) and abi.REAL.unpack(found)[0] == app_id:
-                self._maps["reals"].delete(behind)
+            for number in {real, lasting} - {0}:
+                behind = abi.REAL_KEY.pack(number, protocol, 0)
+                # a port that the kernel chose may have become another app's meanwhile
+                if (found := self._maps["reals"].get(behind)) and abi.REAL.unpack(found)[0] == app_id:
+                    self._maps["reals"].delete(behind)
             if lasting:
-                freed.append(real)
+                freed.append(lasting)
         for key in list(self._maps["counts"].keys()):
             if abi.COUNT_KEY.unpack(key)[0] == app_id:
                 self._maps["counts"].delete(key)
@@ -256,7 +257,7 @@ class Kernel:
     def used_ports(self) -> set[int]:
         """Real ports that apps hold until they end, listening or not."""
         ports = (abi.PORT.unpack(value) for _, value in self._maps["ports"].items())
-        return {port[0] for port in ports if port[5]}
+        return {port[5] for port in ports if port[5]}
 
     def set_local_addresses(self, addresses: Iterable[IPv4Address]) -> None:
         """The node's own addresses: a pool port dialled there counts as the service behind it."""
@@ -326,7 +327,12 @@ def _mount_bpffs() -> None:
         if fields[4] == str(BPFFS) and fields[fields.index("-") + 1] == "bpf":
             return
     try:
-        subprocess.run(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True, capture_output=True, timeout=10)
+        subprocess.run(
+            ["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(BPFFS)],
+            check=True,
+            capture_output=True,
+            timeout=10,
+        )
     except (subprocess.SubprocessError, OSError) as error:
         raise Unsupported(
             f"no bpf file system at {BPFFS}, and mounting one failed ({error}): "

@@ -47,8 +47,9 @@ struct group {
 enum backend_kind { BACKEND_APP = 1, BACKEND_ADDRESS = 2 };
 struct backend { __u32 target; __u16 port; __u8 kind, spare; __u32 alias, threshold; };
 
-/* A port of an app: the real port behind it, and how many sockets listen there.  lasting: given until
- * the app ends; otherwise the kernel chose it (bind to port 0), and it goes with the last socket. */
+/* A port of an app: the real port behind it, and how many sockets listen there.  lasting: the port of
+ * the pool that is given until the app ends; 0: the kernel chose it (bind to port 0), and it goes with
+ * the last socket. */
 struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
 struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, lasting; __u64 cookie; };
 struct real_key { __u16 port; __u8 protocol, pad; };

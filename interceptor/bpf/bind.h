@@ -7,23 +7,23 @@
 NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
 {
 	struct port_key key = { .app = app->id, .port = port, .protocol = protocol, .v6 = v6 };
-	struct port *found = bpf_map_lookup_elem(&ports, &key), fresh = { .ip = app->ip, .lasting = 1 };
+	struct port *found = bpf_map_lookup_elem(&ports, &key), fresh = { .ip = app->ip };
 	struct real real = { .app = app->id, .ip = app->ip, .port = port };
 	struct real_key real_key = { .protocol = protocol };
 	struct event event = { .kind = EVENT_POOL, .app = app->id, .port = port, .protocol = protocol };
 	__u32 popped;
 	if (found)
-		return found->real;
+		return found->lasting ? found->lasting : found->real;
 	if (bpf_map_pop_elem(&pool, &popped)) {
 		tell(&event);
 		return 0;
 	}
-	fresh.real = popped;
+	fresh.real = fresh.lasting = popped;
 	if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST)) {
 		bpf_map_push_elem(&pool, &popped, BPF_ANY); /* another thread was first, or the map is full */
 		found = bpf_map_lookup_elem(&ports, &key);
 		if (found)
-			return found->real;
+			return found->lasting ? found->lasting : found->real;
 		event.kind = EVENT_FULL;
 		tell(&event);
 		return 0;
@@ -60,8 +60,14 @@ NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual
 		if (!found)
 			return 0;
 	}
-	if (found->real != real)
-		return 0; /* the kernel chose a number that the app also has a pool port for: that one stays */
+	if (found->real != real) {
+		/* The kernel chose a number that the app also has a pool port for: it counts while it
+		 * serves, unless that one serves already. */
+		if (found->listening > 0)
+			return 0;
+		found->real = real;
+		bpf_map_update_elem(&reals, &real_key, &back, BPF_ANY);
+	}
 	state->cookie = cookie;
 	state->real = real;
 	event.scope = state->bound.scope;
@@ -95,6 +101,9 @@ NOINLINE int unserve(struct sock_state *state, __u8 protocol)
 	if (!found->lasting) {
 		bpf_map_delete_elem(&reals, &real_key);
 		bpf_map_delete_elem(&ports, &key);
+	} else if (found->lasting != real_key.port) {
+		bpf_map_delete_elem(&reals, &real_key);
+		found->real = found->lasting;
 	}
 	if (protocol == UDP && !state->bound.port)
 		return 0;

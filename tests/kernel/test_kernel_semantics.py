@@ -162,3 +162,32 @@ print(told(tcp(1).connect, there), told(tcp(1).bind, ("::ffff:127.0.0.1", 0)))
 print(told(tcp(1, kind=socket.SOCK_DGRAM).sendto, b"x", there), told(tcp(1, kind=socket.SOCK_DGRAM).connect, there))
 """
     assert same_as_native(driver, code) == "ENETUNREACH EINVAL\nENETUNREACH ENETUNREACH\n"
+
+
+@pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
+def test_a_port_is_chosen_by_the_kernel_and_asked_for_by_turns(driver: Driver, kind: str) -> None:
+    code = f"""
+import socket
+stream = socket.{kind} == socket.SOCK_STREAM
+def serve(port):
+    s = socket.socket(socket.AF_INET, socket.{kind}); s.settimeout(3); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("127.0.0.1", port))
+    if stream: s.listen()
+    return s
+def reached(s):
+    with socket.socket(socket.AF_INET, socket.{kind}) as c:
+        c.connect(s.getsockname()); c.send(b"x")
+        return (s.accept()[0] if stream else s).recv(9)
+turns = 0
+asked = set()
+while turns < 3:  # until the kernel chooses again what was asked for
+    s = serve(0); port = s.getsockname()[1]
+    if port in asked: assert reached(s) == b"x"
+    turns += port in asked
+    s.close()
+    if len(asked) < 100:
+        asked.add(port); s = serve(port); assert reached(s) == b"x"; s.close()
+print(turns)
+"""
+    name = driver.app("1.1.1.1")
+    driver.sandbox.run(["sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50999"]).ok()
+    assert driver.python(name, code).ok() == "3\n"
