@@ -79,7 +79,7 @@ class Apps:
             # the launch need not: no program hangs on that app's own cgroup, and the end of processes
             # that are born before it is told by their filter (`holder.alive`).
             move = spawn("cgroup", self._enter(app, caller), self._not_entered)
-            if request.new_netns:
+            if request.new_netns and not caller.peer.uid:
                 self._moves[app.id] = move
                 move.add_done_callback(lambda _: self._entered(app.id))
             else:
@@ -211,13 +211,18 @@ class Apps:
             seen.add(port)
 
     async def _enter(self, app: App, caller: Caller) -> None:
-        """The process moves into its app's cgroup.  Raises Unavailable, Unsupported."""
+        """The process moves into its app's cgroup.  Raises Unavailable, Unsupported, Denied."""
         path = self._path(app)
 
         def move(pidfd: int) -> None:
             try:
+                before = self._.cgroups.of_process(app.pid)
                 signal.pidfd_send_signal(pidfd, 0)  # next to the move: the number is still its own
                 self._.cgroups.move(app.pid, path)
+                # In a mesh that an ordinary user made, a setuid program would be served by that user.
+                if caller.peer.uid and not self._.cgroups.gains_no_privileges(path):
+                    self._.cgroups.move(app.pid, self._root / before.lstrip("/"))
+                    raise Denied("the launcher may gain privileges by setuid programs: run it by ax run")
             finally:
                 os.close(pidfd)
 

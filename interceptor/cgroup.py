@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from appswitch.errors import Unsupported
 
 FALLBACK = "appswitch"
 """Cgroup below the root for apps whose caller's own cgroup admits no child."""
+FREEZE_DEADLINE = 1.0
+"""Seconds for all threads of a cgroup to stop."""
 _OURS = re.compile(r"ax-[0-9a-f]+")
 """No more than that: out of `ax-team.slice`, somebody's limits, no app may go."""
 
@@ -69,6 +72,26 @@ def create(pid: int, app_id: str) -> Path:
 def move(pid: int, cgroup: Path) -> None:
     """Raises OSError (ESRCH: the process is gone)."""
     (cgroup / "cgroup.procs").write_text(str(pid))
+
+
+def gains_no_privileges(cgroup: Path) -> bool:
+    """Whether no thread in it can gain privileges by exec (PR_SET_NO_NEW_PRIVS), now or ever.
+
+    Looked at while all are frozen, so that none can make another meanwhile; the flag is inherited
+    and cannot be taken back (prctl(2)).  False also where they do not freeze within a second.
+    """
+    freeze = cgroup / "cgroup.freeze"
+    freeze.write_text("1")
+    try:
+        deadline = time.monotonic() + FREEZE_DEADLINE
+        while "frozen 1" not in (cgroup / "cgroup.events").read_text():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        threads = (cgroup / "cgroup.threads").read_text().split()
+        return all("NoNewPrivs:\t1" in Path(f"/proc/{thread}/status").read_text() for thread in threads)
+    finally:
+        freeze.write_text("0")
 
 
 def populated(cgroup: Path) -> bool:

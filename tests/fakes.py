@@ -139,6 +139,8 @@ class FakeCgroups:
         self.moved: dict[Path, set[int]] = {}
         self.fail: OSError | None = None
         """What the next `move` raises."""
+        self.privileged = False
+        """A thread of the caller's can gain privileges."""
 
     def cgroup_root(self) -> Path:
         return self._root
@@ -158,6 +160,9 @@ class FakeCgroups:
         if self.fail is not None:
             raise self.fail
         self.moved.setdefault(cgroup, set()).add(pid)
+
+    def gains_no_privileges(self, cgroup: Path) -> bool:
+        return not self.privileged
 
     def populated(self, cgroup: Path) -> bool:
         return any(_lives(pid) for pid in self.moved.get(cgroup, ()))

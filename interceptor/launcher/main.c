@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 _Noreturn void fail(int code, const char *format, ...)
@@ -22,6 +23,8 @@ static _Noreturn void run(char **arguments)
 	struct options options = { 0 };
 	struct reply reply;
 	parse_options(&options, arguments);
+	if (geteuid()) /* the daemon insists: no setuid program in a mesh that an ordinary user made */
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	int daemon = say_hello(&options, &reply);
 	if (options.new_netns)
 		enter_network(reply.ip, options.interface);

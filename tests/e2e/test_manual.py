@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
 
@@ -209,3 +210,23 @@ def test_without_root(node: Node) -> None:
     as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups", AX, "run", "--new-netns=false"]
     assert node.host(*as_nobody, "curl", "-sS", "--max-time", "5", ip).ok() == "rootless\n"
     assert node.host(*as_nobody, "whoami").ok() == "nobody\n"
+
+
+LAUNCHER = """
+import ctypes, json, os, socket, sys
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+if sys.argv[2] == "safe":
+    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(5); s.connect(sys.argv[1])
+s.send(json.dumps({"version": 1, "new_netns": False, "command": ["sudo"]}).encode())
+print(s.recv(9999).decode().split("\\n")[:2], open("/proc/self/cgroup").read().split("/ax-")[1:] != [])
+"""
+
+
+def test_no_setuid_program_in_an_ordinary_users_mesh(node: Node) -> None:
+    """A launcher of one's own could exec a setuid program that would then be served by its caller's apps."""
+    as_nobody = [sys.executable, "-c", LAUNCHER]
+    socket = str(node.run_dir / "daemon.sock")
+    assert node.host(*as_nobody, socket, "unsafe").ok() == "['error', 'code=77'] False\n"
+    assert node.host(*as_nobody, socket, "safe").ok().startswith("['ok',")
+    node.wait(lambda: node.get("apps") == [], "the app ends")
