@@ -121,10 +121,12 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	if (!size)
 		return served ? refuse_stranger(state, &tuple, 0, UDP, 0) : PASS;
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = FROM(tuple, size), .port = bpf_ntohs(udp.from) };
+	asked = bpf_map_lookup_elem(&flows, &key);
+	if (!served && asked && asked->asked)
+		return PASS; /* an answer to a client: no more to know */
 	sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (sk)
 		sender = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	asked = bpf_map_lookup_elem(&flows, &key);
 	if (!sender || !sender->owner.id) {
 		admitted = asked && !asked->app;
 	} else if (asked && asked->asked && asked->app == sender->owner.id) {
