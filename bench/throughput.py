@@ -6,7 +6,7 @@ import json
 
 from harness import OWN, interleaved, node, pin, report, rounds
 
-SECONDS = 2
+SECONDS = 1
 
 
 def gigabits(output: str) -> float:
@@ -29,7 +29,7 @@ def main() -> None:
             "own network": lambda: gigabits(made.run(OWN, *client, "1.1.1.1").ok()),
             "empty namespace": lambda: gigabits(made.run(*client, "1.1.1.2").ok()),
         }
-        found = interleaved(variants, rounds(9))
+        found = interleaved(variants, rounds(21))
         goals = {"own network": "1.00 ± 0.03", "empty namespace": "1.00 ± 0.03"}
         report("Throughput of one connection (iperf3)", found, unit="Gbit/s", goals=goals)
 
