@@ -28,6 +28,9 @@ __all__ = ["ROOT", "Node", "Sandbox", "nginx_argv", "wait_until"]
 OWN = "--new-netns=false"
 """Flag of an app that stays in the node's own network."""
 
+AGAIN = "native, measured twice"
+"""A control: how far from 1 the noise of this machine brings a ratio."""
+
 
 def rounds(default: int) -> int:
     """How many times each variant is measured."""

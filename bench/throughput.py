@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from harness import OWN, interleaved, node, pin, report, rounds
+from harness import AGAIN, OWN, interleaved, node, pin, report, rounds
 
 SECONDS = 1
 
@@ -26,6 +26,7 @@ def main() -> None:
         client = [*pin(0), "iperf3", "-J", "-t", str(SECONDS), "-c"]
         variants = {
             "native": lambda: gigabits(made.host(*client, "127.0.0.1").ok()),
+            AGAIN: lambda: gigabits(made.host(*client, "127.0.0.1").ok()),
             "own network": lambda: gigabits(made.run(OWN, *client, "1.1.1.1").ok()),
             "empty namespace": lambda: gigabits(made.run(*client, "1.1.1.2").ok()),
         }
