@@ -50,10 +50,12 @@ def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         pytest.skip("needs root: network namespaces, cgroups and eBPF")
     folder = Path(tempfile.mkdtemp(prefix="axt-"))
     folder.chmod(0o755)
-    node = Node(folder)
-    yield node
-    leaks = node.close()
-    shutil.rmtree(folder)
+    try:
+        node = Node(folder)
+        yield node
+        leaks = node.close()
+    finally:
+        shutil.rmtree(folder)
     assert not leaks, leaks
 
 

@@ -26,8 +26,9 @@ NODE_IP = "10.0.2.15"
 _SETUP = f"""
 ip link set lo up &&
 ip link add br0 type bridge && ip addr add {NODE_IP}/24 dev br0 && ip link set br0 up &&
-echo ready && exec cat
+echo ready && cat; {{ echo 1 >"$0"; }} 2>/dev/null
 """
+"""$0: the cgroup.kill of the sandbox.  When the test process dies, `cat` ends, and all goes with it."""
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
@@ -114,7 +115,7 @@ class Sandbox:
         self.cgroup.mkdir()
         self._count = 0
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", _SETUP],
+            ["unshare", "--net", "sh", "-c", _SETUP, str(self.cgroup / "cgroup.kill")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
