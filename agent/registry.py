@@ -182,8 +182,11 @@ class Registry:
         key = _service_key(service)
         if service.app not in self._apps or self._services.get(key) == service:
             return False
-        if (before := self._services.get(key)) is not None:
-            self.index.remove_service(before)
+        # A real port is one service's: whoever had it is gone, though the event may still be on its way.
+        before = self.index.on_real_port(service.real_port, service.protocol)
+        for old in (self._services.get(key), before):
+            if old is not None:
+                self.listener_down(old)
         self._services[key] = service
         self.index.add_service(service)
         self._cached = None

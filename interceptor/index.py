@@ -100,9 +100,13 @@ class Index:
                 return service
         return None
 
+    def on_real_port(self, port: int, protocol: int) -> Service | None:
+        """The service that is really bound to this port of the node."""
+        return self._real.get((port, protocol))
+
     def behind_real_port(self, address: int, port: int, protocol: int) -> tuple[App, Service] | None:
         """The app's port behind a real port of this node."""
-        service = self._real.get((port, protocol)) if address in self.local else None
+        service = self.on_real_port(port, protocol) if address in self.local else None
         return (self.apps[service.app], service) if service else None
 
     def has_address(self, address: IPv4Address) -> bool:

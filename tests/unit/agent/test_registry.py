@@ -366,3 +366,14 @@ def test_planner_says_when_it_has_work() -> None:
     assert planner.due() == 7.0
     assert planner.plan(7.0) == []
     assert planner.due() is None
+
+
+def test_a_real_port_is_one_services() -> None:
+    """The kernel gives a port anew before the event of its former owner's end has arrived."""
+    registry = Registry("host", IPv4Address("10.0.2.15"))
+    for number in (1, 2):
+        registry.add_app(App(number, f"uid-{number}", Class(), IPv4Address(f"1.1.1.{number}")))
+    old, new = Service(1, Protocol.TCP, 40040, 40040), Service(2, Protocol.TCP, 80, 40040)
+    assert registry.listener_up(old) and registry.listener_up(new)
+    assert registry.snapshot.services == (new,)
+    assert not registry.listener_down(old) and registry.snapshot.services == (new,)
