@@ -45,8 +45,8 @@ class _Stream:
     sent: dict[str, set[str]] = field(default_factory=dict)
     """Names of EDS and RDS that it was ever sent."""
     pending: dict[str, asyncio.Future[Answer]] = field(default_factory=dict)
-    last: dict[str, str] = field(default_factory=dict)
-    """The nonce last sent of each type."""
+    nonces: set[tuple[str, str]] = field(default_factory=set)
+    """Type and nonce of everything that it was sent."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """gRPC takes one write at a time."""
 
@@ -208,9 +208,10 @@ class ReplayServer:
     def _answered(self, stream: _Stream, request: Any) -> None:
         future = stream.pending.pop(request.response_nonce, None)
         if future is None:
-            if request.response_nonce != stream.last.get(request.type_url):
-                self.faults.append(f"{SHORT[request.type_url]}: a nonce that was never sent, or is old")
-            return  # a change of subscription carries the last nonce again
+            if (request.type_url, request.response_nonce) not in stream.nonces:
+                self.faults.append(f"{SHORT[request.type_url]}: a nonce that was never sent")
+            # A change of subscription carries the last nonce again; it may cross a response on its way.
+            return
         error = request.error_detail.message if request.HasField("error_detail") else ""
         answer = Answer(request.type_url, request.response_nonce, error)
         self.answers.append(answer)
@@ -221,7 +222,7 @@ class ReplayServer:
     async def _send(self, stream: _Stream, url: str, data: bytes, nonce: str) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         stream.pending[nonce] = future
-        stream.last[url] = nonce
+        stream.nonces.add((url, nonce))
         async with stream.lock:
             await stream.context.write(data)
         return future
