@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -56,7 +56,6 @@ class DnsServer:
             self._upstreams, try_seconds=try_seconds, total_seconds=total_seconds, in_flight=in_flight
         )
         self._names = NameTable()
-        self._make: Callable[[], NameTable] | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -81,11 +80,7 @@ class DnsServer:
 
     def update(self, names: NameTable) -> None:
         """Answer from `names` from now on."""
-        self._names, self._make = names, None
-
-    def outdated(self, make: Callable[[], NameTable]) -> None:
-        """Names may have changed: the next question calls `make` first (10,000 names take 0.1 s)."""
-        self._make = make
+        self._names = names
 
     async def close(self) -> None:
         """Stop listening and give up what is in flight; then the port is free."""
@@ -145,8 +140,6 @@ class DnsServer:
 
     def _answer(self, query: bytes, source: tuple[str, int], *, tcp: bool) -> bytes | Forward | None:
         """The reply, whom to ask for it, or None where none may be sent."""
-        if self._make is not None:
-            self.update(self._make())
         try:
             said = answer(query, self._names, self._domain, tcp=tcp)
         except InvalidInput as fault:

@@ -147,7 +147,7 @@ class Kernel:
         self._records: list[bytes] = []
         self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
         self.event_fd = self._ring.fd
-        self.undecoded = 0
+        self._undecoded = 0
 
     def attach(self, cgroup: Path, app_id: int, class_index: int, ip: IPv4Address, flags: int) -> None:
         """Attaches the programs to the cgroup and says who lives there.
@@ -284,20 +284,20 @@ class Kernel:
         return taken
 
     def read_events(self) -> list[Event]:
-        """All events that wait.  A record that does not decode is counted in `undecoded`."""
+        """All events that wait.  A record that does not decode counts as lost."""
         self._ring.consume()
         events = []
         for record in self._records:
             try:
                 events.append(decode(record))
             except InvalidInput:
-                self.undecoded += 1
+                self._undecoded += 1
         self._records.clear()
         return events
 
     def lost(self) -> int:
-        """How many events did not fit into the ring so far: then read services() anew."""
-        return int(struct.unpack_from("=Q", self._memory["lost"])[0])
+        """How many events did not fit into the ring, or did not decode: then read services() anew."""
+        return int(struct.unpack_from("=Q", self._memory["lost"])[0]) + self._undecoded
 
     def counters(self) -> dict[tuple[int, int], Count]:
         """By (app that dialled, service index)."""
