@@ -280,13 +280,16 @@ class Holder:
 
 
 async def _terminate(pid: int) -> None:
-    """SIGTERM, and two seconds for it to work."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-        async with asyncio.timeout(2):
-            await _end_of(pid)
-    except (ProcessLookupError, TimeoutError):
-        pass
+    """SIGTERM, and SIGKILL if that has not worked within two seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+            async with asyncio.timeout(2):
+                return await _end_of(pid)
+        except ProcessLookupError:
+            return
+        except TimeoutError:
+            continue
 
 
 async def _end_of(pid: int) -> None:

@@ -40,7 +40,8 @@ class Bench:
     def lives(self, number: int) -> bool:
         """Whether the n-th holder runs (the children of this process that ended may be zombies)."""
         try:
-            return "\nState:\tZ" not in Path(f"/proc/{self.enrolled[number]}/status").read_text()
+            status = Path(f"/proc/{self.enrolled[number]}/status").read_text()
+            return "\nState:\tZ" not in status and "\nState:\tX" not in status
         except OSError:
             return False
 
