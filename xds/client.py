@@ -61,6 +61,10 @@ class Listener(Protocol):
         """Something of a response was not taken."""
 
 
+LOST_WORDS = "Internal error from Core"
+"""What grpc.aio says of a call whose first write failed, whatever the server said."""
+
+
 @dataclass(slots=True)
 class Client:
     """Keeps one ADS stream to `target` alive."""
@@ -76,14 +80,22 @@ class Client:
     async def run(self) -> None:
         """Run until cancelled.  What was received stays in force over every outage."""
         backoff = Backoff(self.uniform)
+        wordless = False
         while True:
             answered = [False]
             try:
                 reason = await self._stream(answered)
             except grpc.aio.AioRpcError as error:
+                # A server that refuses at once can overtake our first request: grpcio then loses the
+                # server's words.  Asked again, once, it says them.
+                if error.details() == LOST_WORDS and not (answered[0] or wordless):
+                    wordless = True
+                    self.ads.handle(Disconnected())
+                    continue
                 reason = f"{error.code().name}: {error.details()}"
             except (InvalidInput, Unavailable) as error:
                 reason = str(error)
+            wordless = False
             self.ads.handle(Disconnected())
             delay = backoff.after(answered[0])
             self.listener.disconnected(reason, delay)

@@ -45,8 +45,10 @@ class _Stream:
     sent: dict[str, set[str]] = field(default_factory=dict)
     """Names of EDS and RDS that it was ever sent."""
     pending: dict[str, asyncio.Future[Answer]] = field(default_factory=dict)
-    nonces: set[tuple[str, str]] = field(default_factory=set)
-    """Type and nonce of everything that it was sent."""
+    last: dict[str, str] = field(default_factory=dict)
+    """The nonce last sent of each type."""
+    before: dict[str, str] = field(default_factory=dict)
+    """And the one before it."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """gRPC takes one write at a time."""
 
@@ -208,9 +210,12 @@ class ReplayServer:
     def _answered(self, stream: _Stream, request: Any) -> None:
         future = stream.pending.pop(request.response_nonce, None)
         if future is None:
-            if (request.type_url, request.response_nonce) not in stream.nonces:
-                self.faults.append(f"{SHORT[request.type_url]}: a nonce that was never sent")
-            # A change of subscription carries the last nonce again; it may cross a response on its way.
+            last = stream.last.get(request.type_url)
+            # A change of subscription carries the last nonce again; while a response is on its way, that
+            # is for the client still the one before.
+            crossed = last in stream.pending and request.response_nonce == stream.before.get(request.type_url)
+            if request.response_nonce != last and not crossed:
+                self.faults.append(f"{SHORT[request.type_url]}: a nonce that was never sent, or is old")
             return
         error = request.error_detail.message if request.HasField("error_detail") else ""
         answer = Answer(request.type_url, request.response_nonce, error)
@@ -222,7 +227,7 @@ class ReplayServer:
     async def _send(self, stream: _Stream, url: str, data: bytes, nonce: str) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         stream.pending[nonce] = future
-        stream.nonces.add((url, nonce))
+        stream.before[url], stream.last[url] = stream.last.get(url, ""), nonce
         async with stream.lock:
             await stream.context.write(data)
         return future
