@@ -18,7 +18,7 @@ from xds_make import cluster
 from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput, Unavailable
 from appswitch.xds.ads import Ads, Config, Ignored, Rejected
-from appswitch.xds.client import METHOD, Client
+from appswitch.xds.client import LOST_WORDS, METHOD, Client
 from appswitch.xds.recording import Message, Recording, Step, load
 from appswitch.xds.replay import ReplayServer
 from appswitch.xds.requests import NodeInfo
@@ -238,3 +238,27 @@ def test_replay_on_a_taken_port() -> None:
 def test_recordings_must_exist() -> None:
     with pytest.raises(InvalidInput):
         load(Path("/nonexistent"))
+
+
+def test_words_that_grpc_lost_are_asked_for_again_once() -> None:
+    tries: list[str] = []
+
+    class Losing(Client):
+        async def _stream(self, answered: list[bool]) -> str:
+            tries.append("stream")
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details=LOST_WORDS)
+
+    async def scenario() -> None:
+        ears = Ears()
+        losing = Losing("127.0.0.1:1", NODE, ears, Ads(), lambda _: asyncio.sleep(0.01), lambda _, high: high)
+        task = spawn("client", losing.run())
+        try:
+            await ears.until(lambda: bool(ears.reasons))
+            assert ears.reasons == [f"INTERNAL: {LOST_WORDS}"] and ears.delays == [0.5]
+            assert len(tries) == 2  # never without a pause for ever
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    asyncio.run(scenario())
