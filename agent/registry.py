@@ -143,7 +143,8 @@ class Registry:
             raise UsageError(f"app id {app.id:#x} is not in 1..0xffffffff")
         if app.id in self._apps:
             raise Conflict(f"app id {app.id_text} is taken; try again")
-        self._check_address(app.ip, f"app {app.id_text}")
+        for address in app.addresses:
+            self._check_address(address, f"app {app.id_text}")
         if class_index is not None:
             known = self._indexes.get(app.app_class, class_index)
             other = self._classes[class_index] if class_index < len(self._classes) else None
@@ -158,7 +159,7 @@ class Registry:
     def update_app(self, app: App) -> None:
         """New facts about a living app (pid, cgroup, exposes); class and address stay."""
         before = self.app(app.id)
-        if (before.app_class, before.ip) != (app.app_class, app.ip):
+        if (before.app_class, before.addresses) != (app.app_class, app.addresses):
             raise UsageError(f"app {app.id_text}: class and address cannot change while it lives")
         self._apps[app.id] = app
         self.index.replace_app(app)
@@ -183,7 +184,8 @@ class Registry:
         if service.app not in self._apps or self._services.get(key) == service:
             return False
         # A real port is one service's: whoever had it is gone, though the event may still be on its way.
-        before = self.index.on_real_port(service.real_port, service.protocol)
+        own = self._apps[service.app].own_ip is not None  # a pod's ports are its own network's
+        before = None if own else self.index.on_real_port(service.real_port, service.protocol)
         for old in (self._services.get(key), before):
             if old is not None:
                 self.listener_down(old)

@@ -74,7 +74,7 @@ KINDS: Final = (
             Column("ZONES", lambda row: _list(row.zones)),
             attribute("PID", "pid", wide=True),
             attribute("USER", "user", wide=True),
-            Column("NETNS", lambda row: "empty" if row.new_netns else "node", wide=True),
+            attribute("NETNS", "network", wide=True),
             Column("EXPOSES", lambda row: ",".join(row.exposes) or "-", wide=True),
             Column("NAMESPACE", lambda row: row.namespace or "-", wide=True),
             Column("SERVICEACCOUNT", lambda row: row.service_account or "-", wide=True),

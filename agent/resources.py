@@ -35,6 +35,11 @@ class AppView(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     user: int
     new_netns: bool
+    network: str
+    """`empty` (sockets are injected), `node` (the node's own) or `own` (a pod's, by `ax attach`)."""
+    attached: bool
+    """By `ax attach`: `ax detach` lets it go."""
+    cgroup: str
     namespace: str
     service_account: str
     exposes: list[str]
@@ -52,7 +57,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     serviceaddr: str
     """Virtual `IP:port`."""
     ipv4addr: str
-    """`IP:port` of the node it is really bound to."""
+    """`IP:port` it is really bound to: of the node, or of a pod."""
     name: str
     labels: list[str]
 
@@ -222,7 +227,7 @@ def server_views(snapshot: Snapshot, cluster: str) -> list[ServerView]:
                 appid=app.id_text,
                 proto=service.protocol.label,
                 serviceaddr=f"{app.ip}:{service.port}",
-                ipv4addr=f"{snapshot.node_ip}:{service.real_port}",
+                ipv4addr=f"{app.own_ip or snapshot.node_ip}:{service.real_port}",
                 name=app.name,
                 labels=_labels(app),
             )
@@ -282,6 +287,9 @@ def _app(app: App, node: str, cluster: str, driver: str) -> AppView:
         pid=app.pid,
         user=app.user,
         new_netns=app.new_netns,
+        network="own" if app.own_ip is not None else "empty" if app.new_netns else "node",
+        attached=app.attached,
+        cgroup=app.cgroup,
         namespace=app.app_class.namespace,
         service_account=app.app_class.service_account,
         exposes=[

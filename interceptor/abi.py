@@ -13,6 +13,11 @@ APP_EMPTY: Final = 1
 """The app lives in an empty namespace: only injected sockets are the mesh's."""
 APP_HOLDER: Final = 2
 """The holder's own cgroup: an app is known by its socket only."""
+APP_OWN_NETWORK: Final = 4
+"""A pod: its addresses and ports are its own."""
+
+PORT_OWN: Final = 2
+"""Bit of a port's `dual`: it is a pod's, dialled at `ip`."""
 
 KIND_NONE: Final = 0
 KIND_BALANCE: Final = 1
@@ -84,11 +89,18 @@ def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
 PORT_KEY: Final = struct.Struct("=IHBB")
 """app, port, protocol, v6"""
 PORT: Final = struct.Struct("=HBBiIIQ")
-"""real, scope, dual, listening, ip, lasting (the pool's port, given until the app ends, or 0), cookie"""
+"""real, scope, dual (bits: 1 serves IPv4 too, 2 PORT_OWN), listening, ip, lasting (the pool's port, given
+until the app ends, or 0), cookie"""
 REAL_KEY: Final = struct.Struct("=HBB")
 """real port, protocol, pad"""
 REAL: Final = struct.Struct("=I4sHH")
 """app, ip, port, exposed (1: strangers may dial it)"""
+POD: Final = struct.Struct("=4s4sQ")
+"""its own address, the node's as seen from there, cookie of its network namespace"""
+CROSSING_KEY: Final = struct.Struct("=4s4sHHHH")
+"""from, to (addresses), from_port (0: datagrams), to_port, protocol, pad"""
+CROSSING: Final = struct.Struct("=II4sHHQ")
+"""app that dialled, app that was dialled, address and port it asked for, pad, the dialler's netns cookie"""
 COUNT_KEY: Final = struct.Struct("=II")
 """app that dialled, service"""
 COUNT: Final = struct.Struct("=QQQQQ")
@@ -106,6 +118,9 @@ LAYOUTS: Final = {
     "port": PORT,
     "real_key": REAL_KEY,
     "real": REAL,
+    "pod": POD,
+    "crossing_key": CROSSING_KEY,
+    "crossing": CROSSING,
     "count_key": COUNT_KEY,
     "count": COUNT,
     "event": EVENT,

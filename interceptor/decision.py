@@ -89,6 +89,10 @@ def decide(state: Snapshot | Index, client: App | Class, destination: Destinatio
     """
     index = state if isinstance(state, Index) else Index.of(state)
     address, port, protocol = destination.address, destination.port, destination.protocol
+    pod = isinstance(client, App) and client.own_ip is not None
+    if pod and (address.is_loopback or not int(address) or address in LINK_LOCAL):
+        rule = Rule.LINK_LOCAL if address in LINK_LOCAL else Rule.LOOPBACK
+        return Verdict(Kind.DIRECT, "the pod's own network has its own", rule)
     if address.is_loopback or not int(address):  # connect(0.0.0.0) means this host
         return _loopback(index, client, destination)
     if address in LINK_LOCAL:
@@ -107,6 +111,9 @@ def decide(state: Snapshot | Index, client: App | Class, destination: Destinatio
             found = anything  # else it only says ECONNREFUSED, as `found` does, and with the reason
     if found is None:
         return Verdict(Kind.DIRECT, "nothing of ours: dialled directly from the node", Rule.OUTSIDE)
+    if pod and found.rule is Rule.DNS:
+        why = "the built-in DNS server is on the node's loopback: a pod asks its own"
+        found = replace(found, kind=Kind.REFUSE, why=why, error=ECONNREFUSED)
     if found.kind is Kind.BALANCE:
         found = _settle(found, port)
     return replace(found, why=via + found.why) if via else found

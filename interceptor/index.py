@@ -7,6 +7,7 @@ what it touches and not what exists.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from errno import EACCES
 from ipaddress import IPv4Address
@@ -33,6 +34,8 @@ class Index:
         self.touched: set[Key] = {Key(ip, rest_port, Protocol.TCP) for ip in self.local if rest_port}
         self._dns: tuple[int, int] | None = None
         self._by_ip: dict[int, dict[int, App]] = {}
+        self._own: Counter[int] = Counter()
+        """Addresses of pods, and how many apps have each."""
         self._services: dict[int, dict[tuple[int, int], list[Service]]] = {}
         self._serving: dict[Key, set[int]] = {}
         self._real: dict[tuple[int, int], Service] = {}
@@ -83,6 +86,8 @@ class Index:
         if apps := self._by_ip.get(ip):
             if ip in self.local:
                 return Target(Rule.APP, "", self._members(ip, apps), denied=0, dead=0)
+            if ip in self._own:  # a pod may have other containers, which the mesh does not know
+                return Target(Rule.APP, "", self._members(ip, apps), dead=0)
             return Target(Rule.APP, "", self._members(ip, apps))
         if key in self._fronts and ip not in self.local:
             return Target(Rule.VSERVICE, "")
@@ -129,29 +134,38 @@ class Index:
 
     def add_app(self, app: App) -> None:
         """An app that has no service yet."""
-        ip = int(app.ip)
         self.apps[app.id] = app
-        self._by_ip.setdefault(ip, {})[app.id] = app
         self._services[app.id] = {}
-        self._app_changed(ip)
+        if app.own_ip is not None:
+            self._own[int(app.own_ip)] += 1
+        for address in app.addresses:
+            self._by_ip.setdefault(int(address), {})[app.id] = app
+            self._app_changed(int(address))
 
     def replace_app(self, app: App) -> None:
-        """New facts about a known app whose class and address stay."""
-        self.apps[app.id] = self._by_ip[int(app.ip)][app.id] = app
+        """New facts about a known app whose class and addresses stay."""
+        self.apps[app.id] = app
+        for address in app.addresses:
+            self._by_ip[int(address)][app.id] = app
 
     def remove_app(self, app: App) -> None:
         """Its services first."""
-        ip = int(app.ip)
-        del self.apps[app.id], self._services[app.id], self._by_ip[ip][app.id]
-        if not self._by_ip[ip]:
-            del self._by_ip[ip]
-        self._app_changed(ip)
+        del self.apps[app.id], self._services[app.id]
+        if app.own_ip is not None:
+            self._own[int(app.own_ip)] -= 1
+            self._own += Counter()  # without those at 0
+        for ip in map(int, app.addresses):
+            del self._by_ip[ip][app.id]
+            if not self._by_ip[ip]:
+                del self._by_ip[ip]
+            self._app_changed(ip)
 
     def add_service(self, service: Service) -> None:
         """A port of a known app is listened on."""
         services = self._services[service.app].setdefault((service.port, service.protocol), [])
         services.append(service)
-        self._real[service.real_port, service.protocol] = service
+        if self.apps[service.app].own_ip is None:
+            self._real[service.real_port, service.protocol] = service
         self._service_changed(service)
 
     def remove_service(self, service: Service) -> None:
@@ -265,19 +279,21 @@ class Index:
                 self.touched.update(Key(ip, *port) for port in self._services[app])
 
     def _service_changed(self, service: Service) -> None:
-        ip = int(self.apps[service.app].ip)
-        key = Key(ip, service.port, service.protocol)
-        serving = self._serving.setdefault(key, set())
-        if self.listens(service.app, service.port, service.protocol):
-            serving.add(service.app)
-        else:
-            serving.discard(service.app)
-        if not serving:
-            del self._serving[key]
-        self.touched.add(key)
-        if ip in self.local or len(self._by_ip[ip]) > 1:
-            self._touch_behind(ip, service.port)
-        for local in self.local:
+        app = self.apps[service.app]
+        listens = self.listens(service.app, service.port, service.protocol)
+        for ip in map(int, app.addresses):
+            key = Key(ip, service.port, service.protocol)
+            serving = self._serving.setdefault(key, set())
+            if listens:
+                serving.add(service.app)
+            else:
+                serving.discard(service.app)
+            if not serving:
+                del self._serving[key]
+            self.touched.add(key)
+            if ip in self.local or len(self._by_ip[ip]) > 1:
+                self._touch_behind(ip, service.port)
+        for local in self.local if app.own_ip is None else ():
             self._touch_behind(local, service.real_port)
 
 

@@ -59,6 +59,25 @@ PROGRAMS: Final = {
     "ax_getsockname6": 32,
     "ax_sock_release": 34,
 }
+OWN_PROGRAMS: Final = {
+    # of an app with a network of its own: bpf/own.h
+    "ax_own_ingress": 0,
+    "ax_sock_create": 2,
+    "ax_own_sockops": 3,
+    "ax_own_bind4": 8,
+    "ax_own_bind6": 9,
+    "ax_connect4": 10,
+    "ax_connect6": 11,
+    "ax_own_bound4": 12,
+    "ax_own_bound6": 13,
+    "ax_sendmsg4": 14,
+    "ax_sendmsg6": 15,
+    "ax_recvmsg4": 19,
+    "ax_recvmsg6": 20,
+    "ax_own_peer4": 29,
+    "ax_own_peer6": 30,
+    "ax_own_release": 34,
+}
 MAPS: Final = {
     # name: key size, value size
     "apps": (8, abi.APP.size),
@@ -73,6 +92,9 @@ MAPS: Final = {
     "reals": (abi.REAL_KEY.size, abi.REAL.size),
     "dials": (8, 16),
     "flows": (16, 12),
+    "pods": (4, abi.POD.size),
+    "crossings": (abi.CROSSING_KEY.size, abi.CROSSING.size),
+    "served": (8, abi.PORT_KEY.size),
     "counts": (abi.COUNT_KEY.size, abi.COUNT.size),
     "lost": (4, 8),
     "pool": (0, 4),
@@ -100,6 +122,18 @@ class Count:
     received: int
     nanoseconds: int
     """duration of the closed ones, added up"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A network of an app's own."""
+
+    address: IPv4Address
+    """The app's, there."""
+    node: IPv4Address
+    """The node's, as it is reached from there; 0.0.0.0: it is not."""
+    netns: int
+    """Cookie of the network namespace (SO_NETNS_COOKIE)."""
 
 
 class Kernel:
@@ -143,7 +177,8 @@ class Kernel:
         # one 8-byte store each: what a program reads is the old word or the new one
         self._services = memoryview(self._memory["services"]).cast("Q")
         self._verdicts = memoryview(self._memory["verdicts"]).cast("Q")
-        self._programs = {name: self._object.program_fd(name) for name in PROGRAMS}
+        self._programs = {name: self._object.program_fd(name) for name in PROGRAMS | OWN_PROGRAMS}
+        self._map_ids = {libbpf.map_id(each.fd) for each in self._maps.values()}
         self._records: list[bytes] = []
         self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
         self.event_fd = self._ring.fd
@@ -157,14 +192,36 @@ class Kernel:
         """
         if flags & abi.APP_EMPTY:
             return
+        programs = OWN_PROGRAMS if flags & abi.APP_OWN_NETWORK else PROGRAMS
         descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            for name, kind in PROGRAMS.items():
-                libbpf.attach(self._programs[name], descriptor, kind)
+            for name, kind in programs.items():
+                libbpf.attach(self._programs[name], descriptor, kind, self._is_ours)
             key = struct.pack("=Q", os.fstat(descriptor).st_ino)  # a cgroup's id is its inode number
             self._maps["apps"].update(key, abi.APP.pack(app_id, class_index, ip.packed, flags))
         finally:
             os.close(descriptor)
+
+    def detach(self, cgroup: Path) -> None:
+        """Takes our programs off the cgroup, which lives on; no error if it is gone.  Raises OSError."""
+        try:
+            descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return
+        try:
+            for kind in sorted({*PROGRAMS.values(), *OWN_PROGRAMS.values()}):
+                libbpf.detach(descriptor, kind, self._is_ours)
+        finally:
+            os.close(descriptor)
+
+    def _is_ours(self, name: str, maps: tuple[int, ...]) -> bool:
+        """A program of this run directory's, whichever daemon loaded it: it uses its maps (one uses none)."""
+        return name.startswith("ax_") and (not maps or not self._map_ids.isdisjoint(maps))
+
+    def set_pod(self, app_id: int, pod: Pod) -> None:
+        """The app has a network of its own; before its programs are attached.  Raises OSError: full."""
+        value = abi.POD.pack(pod.address.packed, pod.node.packed, pod.netns)
+        self._maps["pods"].update(struct.pack("=I", app_id), value)
 
     def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None:
         """The app's TCP port will really be `host_port` of the node, and strangers may dial it.
@@ -186,8 +243,10 @@ class Kernel:
             owner, _, protocol, _ = abi.PORT_KEY.unpack(key)
             if owner != app_id:
                 continue
-            real, _, _, _, _, lasting, _ = abi.PORT.unpack(value)
+            real, _, bits, _, _, lasting, _ = abi.PORT.unpack(value)
             self._maps["ports"].delete(key)
+            if bits & abi.PORT_OWN:
+                continue
             for number in {real, lasting} - {0}:
                 behind = abi.REAL_KEY.pack(number, protocol, 0)
                 # a port that the kernel chose may have become another app's meanwhile
@@ -195,6 +254,10 @@ class Kernel:
                     self._maps["reals"].delete(behind)
             if lasting:
                 freed.append(lasting)
+        for cookie, key in self._maps["served"].items():
+            if abi.PORT_KEY.unpack(key)[0] == app_id:
+                self._maps["served"].delete(cookie)
+        self._maps["pods"].delete(struct.pack("=I", app_id))
         for key in list(self._maps["counts"].keys()):
             if abi.COUNT_KEY.unpack(key)[0] == app_id:
                 self._maps["counts"].delete(key)
@@ -257,7 +320,7 @@ class Kernel:
     def used_ports(self) -> set[int]:
         """Real ports that apps hold until they end, listening or not."""
         ports = (abi.PORT.unpack(value) for _, value in self._maps["ports"].items())
-        return {port[5] for port in ports if port[5]}
+        return {port[5] for port in ports if port[5] and not port[2] & abi.PORT_OWN}
 
     def set_local_addresses(self, addresses: Iterable[IPv4Address]) -> None:
         """The node's own addresses: a pool port dialled there counts as the service behind it."""

@@ -17,6 +17,8 @@ from appswitch.errors import Unsupported
 
 F_ALLOW_MULTI: Final = 1 << 1
 F_REPLACE: Final = 1 << 2
+MOST_ATTACHED: Final = 64
+"""Programs of one kind that a cgroup can have (BPF_CGROUP_MAX_PROGS)."""
 ANY: Final = 0
 NOEXIST: Final = 1
 
@@ -35,6 +37,8 @@ _SIGNATURES: Final[dict[str, tuple[object, tuple[object, ...]]]] = {
     "bpf_prog_attach_opts": (_int, (_int, _int, _int, _pointer)),
     "bpf_prog_query": (_int, (_int, _int, ctypes.c_uint32, _pointer, _pointer, _pointer)),
     "bpf_prog_get_fd_by_id": (_int, (ctypes.c_uint32,)),
+    "bpf_prog_detach2": (_int, (_int, _int, _int)),
+    "bpf_obj_get_info_by_fd": (_int, (_int, _pointer, _pointer)),
     "bpf_obj_get": (_int, (_string,)),
     "bpf_map_update_elem": (_int, (_int, _string, _string, ctypes.c_uint64)),
     "bpf_map_lookup_elem": (_int, (_int, _string, _pointer)),
@@ -47,7 +51,28 @@ _SIGNATURES: Final[dict[str, tuple[object, tuple[object, ...]]]] = {
     "ring_buffer__free": (None, (_pointer,)),
     "libbpf_set_print": (_pointer, (_pointer,)),
 }
+Ours = Callable[[str, tuple[int, ...]], bool]
+"""Whether a program is ours, by its name and the numbers of its maps."""
 _SAMPLE = ctypes.CFUNCTYPE(_int, _pointer, _pointer, ctypes.c_size_t)
+
+
+class _ProgramInfo(ctypes.Structure):
+    """struct bpf_prog_info, its beginning (linux/bpf.h)"""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("jited_prog_len", ctypes.c_uint32),
+        ("xlated_prog_len", ctypes.c_uint32),
+        ("jited_prog_insns", ctypes.c_uint64),
+        ("xlated_prog_insns", ctypes.c_uint64),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", ctypes.c_uint32),
+        ("nr_map_ids", ctypes.c_uint32),
+        ("map_ids", ctypes.c_uint64),
+        ("name", ctypes.c_char * 16),
+    )
 
 
 class _AttachOptions(ctypes.Structure):
@@ -176,27 +201,89 @@ class Object:
             self._object = None
 
 
-def attach(program_fd: int, cgroup_fd: int, kind: int) -> None:
-    """Attaches the program to the cgroup, in place of the one that was attached there directly.
+def map_id(map_fd: int) -> int:
+    """The kernel's number of a map: programs name those that they use.  Raises OSError."""
+    info = (ctypes.c_uint32 * 32)()  # struct bpf_map_info: type, id, …
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    _check(library().bpf_obj_get_info_by_fd(map_fd, ctypes.byref(info), ctypes.byref(size)), "map")
+    return int(info[1])
 
+
+def attach(program_fd: int, cgroup_fd: int, kind: int, ours: Ours) -> None:
+    """Attaches the program to the cgroup, in place of the one of ours that was attached there directly.
+
+    Other people's, and those of another daemon, stay.
     BPF_PROG_ATTACH rather than a link: the attachment lives exactly as long as the cgroup does.
-    Raises OSError.
+    Raises OSError; EPERM also where another's program wants to be the only one there.
     """
     lib = library()
-    count = ctypes.c_uint32(1)
-    ids = (ctypes.c_uint32 * 1)()
-    flags = ctypes.c_uint32()
-    _check(lib.bpf_prog_query(cgroup_fd, kind, 0, ctypes.byref(flags), ids, ctypes.byref(count)), "query")
     options = _AttachOptions(ctypes.sizeof(_AttachOptions), F_ALLOW_MULTI, 0)
-    old = _check(lib.bpf_prog_get_fd_by_id(ids[0]), "program") if count.value else -1
+    old = _find(cgroup_fd, kind, ours)
     try:
-        if old >= 0:
+        if old:
             options.flags |= F_REPLACE
-            options.replace_prog_fd = old
+            options.replace_prog_fd = old[0]
         _check(lib.bpf_prog_attach_opts(program_fd, cgroup_fd, kind, ctypes.byref(options)), "attach")
     finally:
-        if old >= 0:
-            os.close(old)
+        for descriptor in old:
+            os.close(descriptor)
+
+
+def detach(cgroup_fd: int, kind: int, ours: Ours) -> None:
+    """Takes our programs of this kind off the cgroup.  Raises OSError."""
+    found = _find(cgroup_fd, kind, ours)
+    try:
+        for descriptor in found:
+            _check(library().bpf_prog_detach2(descriptor, cgroup_fd, kind), "detach")
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
+
+
+def attached(cgroup_fd: int, kind: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and maps of each program that is attached to the cgroup directly.  Raises OSError."""
+    found = []
+    for number in _attached(cgroup_fd, kind):
+        descriptor = library().bpf_prog_get_fd_by_id(number)
+        if descriptor >= 0:
+            try:
+                found.append(_program(descriptor))
+            finally:
+                os.close(descriptor)
+    return found
+
+
+def _attached(cgroup_fd: int, kind: int) -> list[int]:
+    """Numbers of the programs attached to the cgroup directly."""
+    count = ctypes.c_uint32(MOST_ATTACHED)
+    ids = (ctypes.c_uint32 * MOST_ATTACHED)()
+    flags = ctypes.c_uint32()
+    query = library().bpf_prog_query
+    _check(query(cgroup_fd, kind, 0, ctypes.byref(flags), ids, ctypes.byref(count)), "query")
+    return list(ids[: count.value])
+
+
+def _find(cgroup_fd: int, kind: int, ours: Ours) -> list[int]:
+    """Descriptors, the caller's to close."""
+    found = []
+    for number in _attached(cgroup_fd, kind):
+        descriptor = library().bpf_prog_get_fd_by_id(number)
+        if descriptor < 0:
+            continue  # it has just gone
+        if ours(*_program(descriptor)):
+            found.append(descriptor)
+        else:
+            os.close(descriptor)
+    return found
+
+
+def _program(descriptor: int) -> tuple[str, tuple[int, ...]]:
+    """Name and map numbers of a program."""
+    ids = (ctypes.c_uint32 * 64)()
+    info = _ProgramInfo(nr_map_ids=len(ids), map_ids=ctypes.addressof(ids))
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    _check(library().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(size)), "program")
+    return info.name.decode(errors="replace"), tuple(ids[: info.nr_map_ids])
 
 
 def obj_get(path: Path) -> int:

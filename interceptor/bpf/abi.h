@@ -5,6 +5,7 @@
 
 #define APP_EMPTY 1u  /* sockets of this app are injected by the holder */
 #define APP_HOLDER 2u /* the holder's cgroup: an app is known by its socket only */
+#define APP_OWN_NETWORK 4u /* a pod: its addresses and ports are its own (own.h) */
 
 struct app { __u32 id, cls, ip, flags; };
 
@@ -52,6 +53,8 @@ struct backend { __u32 target; __u16 port; __u8 kind, spare; __u32 alias, thresh
  * the last socket. */
 struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
 struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, lasting; __u64 cookie; };
+#define PORT_DUAL 1 /* bits of `dual`: it serves IPv4 too */
+#define PORT_OWN 2  /* of an app with a network of its own: dialled at `ip`, on the app's own port */
 struct real_key { __u16 port; __u8 protocol, pad; };
 struct real { __u32 app, ip; __u16 port, exposed; }; /* exposed: strangers may dial it (--expose) */
 
@@ -61,6 +64,14 @@ struct dial { __u32 app, ip, to_ip; __u16 to_port, port; };
 struct flow_key { __u64 cookie; __u32 ip; __u16 port, reply; };
 struct flow { __u32 ip; __u16 port, asked; __u32 app; }; /* the names shown, and who is there: 0 no app;
 							* asked: this socket chose them, by sending there */
+
+/* An app with a network of its own: its address there, the node's as it is seen from there, and which
+ * namespace it is (its cookie). */
+struct pod { __u32 ip, node; __u64 netns; };
+/* A dial that policy let through and that arrives in another network namespace, where no look-up finds
+ * the dialler's socket.  from_port 0: datagrams, from whichever port.  netns: the dialler's. */
+struct crossing_key { __u32 from, to; __u16 from_port, to_port, protocol, pad; };
+struct crossing { __u32 app, target, asked_ip; __u16 asked_port, pad; __u64 netns; };
 
 struct count_key { __u32 app, service; };
 struct count { __u64 closed, failed, sent, received, nanoseconds; };
@@ -82,4 +93,6 @@ _Static_assert(sizeof(struct key) == 8, "abi.KEY");
 _Static_assert(sizeof(struct group) == 32, "abi.GROUP");
 _Static_assert(sizeof(struct backend) == 16, "abi.BACKEND");
 _Static_assert(sizeof(struct port_key) == 8 && sizeof(struct port) == 24, "abi.PORT");
+_Static_assert(sizeof(struct pod) == 16, "abi.POD");
+_Static_assert(sizeof(struct crossing_key) == 16 && sizeof(struct crossing) == 24, "abi.CROSSING");
 _Static_assert(sizeof(struct event) == 40, "abi.EVENT");

@@ -1,6 +1,6 @@
 /* A segment or datagram reaches a socket of an app: is its sender one that policy let through? */
 #pragma once
-#include "bind.h"
+#include "cross.h"
 
 struct ip4 { __u8 version_ihl, tos; __u16 length, id, fragment; __u8 ttl, protocol; __u16 check; __u32 from, to; };
 struct ip6 { __u32 flow; __u16 length; __u8 next, hops; __u32 from[4], to[4]; };
@@ -91,6 +91,8 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 		bpf_sk_release(sk);
 	if (admitted || is_exposed(bpf_ntohs(tcp.to)))
 		return PASS;
+	if (listener && size == sizeof tuple.ipv4 && admit_crossing(listener->owner.id, &tuple))
+		return PASS;
 	return refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
 }
 
@@ -128,7 +130,7 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	if (sk)
 		sender = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!sender || !sender->owner.id) {
-		admitted = asked && !asked->app;
+		admitted = (asked && !asked->app) || find_crossing(state->owner.id, FROM(tuple, size), 0, TO(tuple, size), bpf_ntohs(udp.to), UDP);
 	} else if (asked && asked->asked && asked->app == sender->owner.id) {
 		admitted = 1; /* an answer: it shows the address that was asked */
 	} else if (was_decided(sk, sender, state->owner.id, TO(tuple, size), bpf_ntohs(udp.to))) {

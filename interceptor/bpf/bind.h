@@ -114,3 +114,28 @@ NOINLINE int unserve(struct sock_state *state, __u8 protocol)
 	}
 	return 0;
 }
+
+/* A socket that is counted by its cookie (`served`) is closed. */
+NOINLINE int gone(__u64 cookie)
+{
+	struct port_key *key = bpf_map_lookup_elem(&served, &cookie), copy;
+	struct event event = { .kind = EVENT_UNLISTEN, .cookie = cookie };
+	struct port *found;
+	if (!key)
+		return 0;
+	copy = *key;
+	if (bpf_map_delete_elem(&served, &cookie))
+		return 0; /* another hook was first */
+	found = bpf_map_lookup_elem(&ports, &copy);
+	if (!found || __sync_fetch_and_add(&found->listening, -1) != 1)
+		return 0;
+	event.app = copy.app;
+	event.port = copy.port;
+	event.protocol = copy.protocol;
+	event.real = found->real;
+	event.scope = found->scope;
+	if (found->dual & PORT_OWN)
+		bpf_map_delete_elem(&ports, &copy);
+	tell(&event);
+	return 0;
+}

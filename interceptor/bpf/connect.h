@@ -1,10 +1,8 @@
 /* connect() and sendmsg(): the destination is decided, the socket remembers the names. */
 #pragma once
-#include "decide.h"
+#include "pod.h"
 
-#define LINK_LOCAL(ip) (((ip) & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000))
 #define DEAD_PORT 1 /* tcpmux: never a UDP service; 0 would be EINVAL */
-#define IS_LOOPBACK(ip) (((ip) & 0xff) == 127 || !(ip) || (ip) == LOOPBACK6) /* 0.0.0.0: this host */
 #define DEAD_END(ip) ((ip) == LOOPBACK6 ? (ip) : LOOPBACK)
 
 INLINE void deny(struct app *app, __u32 ip, struct target *to, __u16 port, int error)
@@ -64,7 +62,8 @@ NOINLINE void remember_flow(struct flow_key *key, struct flow *flow)
 INLINE void remember_way(void *ctx, struct sock_state *state, struct target *to, __u32 ip, __u16 port)
 {
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = to->ip, .port = to->port };
-	struct flow flow = { .ip = ip ? ip : LOOPBACK, .port = port, .asked = 1, .app = to->app };
+	/* a pod answers as somebody outside does: no socket of its namespace is found here */
+	struct flow flow = { .ip = ip ? ip : LOOPBACK, .port = port, .asked = 1, .app = IS_LOOPBACK(to->ip) ? to->app : 0 };
 	state->cookie = key.cookie;
 	remember_flow(&key, &flow);
 }
@@ -91,6 +90,8 @@ INLINE int route(struct sock_state *state, __u32 ip, __u16 port, struct target *
 	if (!IS_LOOPBACK(ip) && is_reply(state, ip, port, to))
 		return 0;
 	error = resolve(&state->owner, ip, port, to, known);
+	if (IS_POD(state))
+		return error || !*known ? error : from_pod(&state->owner, to);
 	return error && IS_LOOPBACK(ip) && is_reply(state, ip, port, to) ? 0 : error;
 }
 

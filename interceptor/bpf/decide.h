@@ -48,7 +48,7 @@ INLINE struct port *find_listener(__u32 app, __u16 port, __u8 protocol, int v6, 
 		return found;
 	key.v6 = !v6;
 	found = bpf_map_lookup_elem(&ports, &key);
-	return found && found->listening > 0 && (v6 ? found->dual : !loopback && found->scope == SCOPE_ANY) ? found : 0;
+	return found && found->listening > 0 && (v6 ? found->dual & PORT_DUAL : !loopback && found->scope == SCOPE_ANY) ? found : 0;
 }
 
 /* Fills `to` from a backend; false if nobody listens there. */
@@ -64,7 +64,7 @@ INLINE int take(struct backend *backend, struct target *to)
 	listener = find_listener(backend->target, port, to->protocol, 0, 0);
 	if (!listener || listener->scope == SCOPE_LOOPBACK)
 		return 0;
-	to->ip = LOOPBACK;
+	to->ip = listener->dual & PORT_OWN ? listener->ip : LOOPBACK;
 	to->port = listener->real;
 	to->app = backend->target;
 	return 1;

@@ -20,6 +20,7 @@ HELPER(long, map_push_elem, void *map, const void *value, __u64 flags);
 HELPER(void *, get_local_storage, void *map, __u64 flags);
 HELPER(void *, sk_storage_get, void *map, void *sk, void *value, __u64 flags);
 HELPER(__u64, get_socket_cookie, void *ctx);
+HELPER(__u64, get_netns_cookie, void *ctx);
 HELPER(__u64, ktime_get_coarse_ns, void); /* a tick's resolution, and no clock read */
 HELPER(__u32, get_prandom_u32, void);
 HELPER(long, bind, struct bpf_sock_addr *ctx, void *address, int length);

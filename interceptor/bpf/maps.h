@@ -43,6 +43,10 @@ MAP(ports, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct port_key, struct 
 MAP(reals, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct real_key, struct real);
 MAP(dials, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct dial_key, struct dial);
 MAP(flows, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct flow_key, struct flow);
+MAP(pods, BPF_MAP_TYPE_HASH, 4096, BPF_F_NO_PREALLOC, __u32, struct pod); /* by app */
+MAP(crossings, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct crossing_key, struct crossing);
+/* By cookie: listening sockets that no program saw begin, or that own no port of the pool. */
+MAP(served, BPF_MAP_TYPE_HASH, 16384, BPF_F_NO_PREALLOC, __u64, struct port_key);
 MAP(counts, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct count_key, struct count);
 MAP(lost, BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 

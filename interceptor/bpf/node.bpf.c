@@ -1,6 +1,6 @@
 /* The kernel driver: every program, one line of translation each.  Read in this order: abi.h,
- * maps.h, decide.h, connect.h, bind.h, admit.h, tcp.h. */
-#include "tcp.h"
+ * maps.h, decide.h, connect.h, bind.h, cross.h, admit.h, tcp.h, own.h. */
+#include "own.h"
 
 #define IS_MAPPED(a) (!(a)[0] && !(a)[1] && (a)[2] == MAPPED)
 
@@ -41,9 +41,10 @@ INLINE int store(struct bpf_sock_addr *ctx, int v6, __u32 ip, __u16 port)
 /* Other IPv6 is dialled as it is, but for link-local addresses (metadata services). */
 INLINE int outside6(struct bpf_sock_addr *ctx)
 {
-	if ((ctx->user_ip6[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) && owned(ctx->sk))
-		return fail(EACCES);
-	return PASS;
+	struct sock_state *state;
+	if ((ctx->user_ip6[0] & bpf_htonl(0xffc00000)) != bpf_htonl(0xfe800000) || !(state = owned(ctx->sk)))
+		return PASS;
+	return IS_POD(state) ? PASS : fail(EACCES);
 }
 
 /* `--source-ip` of a vservice, towards backends outside: a sockaddr_in or sockaddr_in6. */
@@ -69,6 +70,10 @@ INLINE int connect(struct bpf_sock_addr *ctx, int v6)
 	}
 	if (!(state = owned(ctx->sk)))
 		return PASS;
+	if (IS_POD(state) && IS_POD_ONLY(ip)) {
+		state->dialling = state->target = state->peer.set = 0;
+		return PASS;
+	}
 	if (v6 && state->v6only && ip != LOOPBACK6)
 		return fail(ENETUNREACH); /* a mapped address */
 	error = dial(ctx, state, ip, bpf_ntohs(ctx->user_port), &to);
@@ -93,11 +98,13 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, int v6)
 		return outside6(ctx);
 	if (!(state = owned(ctx->sk)))
 		return PASS;
+	if (IS_POD(state) && IS_POD_ONLY(ip))
+		return PASS;
 	if (!v6 && state->v6only)
 		return fail(ENETUNREACH);
 	/* a port of the kernel's choice, which a disconnected socket may have changed: answers may
 	 * come from anywhere in the mesh, so it is in the table like any other */
-	if (!(state->bound.set && state->bound.port) && state->real != ctx->sk->src_port) {
+	if (!IS_POD(state) && !(state->bound.set && state->bound.port) && state->real != ctx->sk->src_port) {
 		unserve(state, UDP);
 		serve(state, ctx->sk->src_port, UDP, ctx->sk->family == AF_INET6, bpf_get_socket_cookie(ctx));
 	}
@@ -170,6 +177,8 @@ SEC("cgroup/sock_release") int ax_sock_release(struct bpf_sock *sk)
 	struct sock_state *state;
 	if (sk->protocol == UDP && (state = bpf_sk_storage_get(&sockets, sk, 0, 0)))
 		unserve(state, UDP);
+	else if (sk->state == BPF_TCP_LISTEN)
+		gone(bpf_get_socket_cookie(sk));
 	return PASS;
 }
 
@@ -277,6 +286,8 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+		if (CROSSES(ctx->remote_ip4) && (sk = ctx->sk) && (state = owned(sk)))
+			note_crossing(ctx, state);
 		return 1;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] != BPF_TCP_CLOSE)
@@ -295,6 +306,8 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_STATE_CB) {
 		closed(ctx, state);
+		if (CROSSES(ctx->remote_ip4))
+			forget_crossing(ctx);
 	} else {
 		serve(state, ctx->local_port, TCP, ctx->family == AF_INET6, bpf_get_socket_cookie(ctx));
 		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -313,6 +326,94 @@ SEC("cgroup_skb/ingress") int ax_ingress(struct __sk_buff *skb)
 	if (sk->protocol == UDP)
 		return admit_datagram(skb, bpf_sk_storage_get(&sockets, sk, 0, 0));
 	return PASS;
+}
+
+#define OWN_PAIR(hook, which, context, function)                                                         \
+	SEC("cgroup/" #hook "4") int ax_own_##which##4(struct context *ctx) { return function(ctx, 0); } \
+	SEC("cgroup/" #hook "6") int ax_own_##which##6(struct context *ctx) { return function(ctx, 1); }
+
+/* A pod's programs; what decides and what names its datagrams' senders it shares with the others. */
+INLINE int own_peer(struct bpf_sock_addr *ctx, int v6)
+{
+	struct sock_state *state = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
+	__u16 port = bpf_ntohs(ctx->user_port);
+	__u32 ip = 0;
+	if (!state || !state->peer.set || (v6 && !IS_MAPPED(ctx->user_ip6)))
+		return PASS;
+	peer_name(state, &ip, &port);
+	return store(ctx, v6, ip, port);
+}
+OWN_PAIR(getpeername, peer, bpf_sock_addr, own_peer)
+
+/* A datagram socket serves where bind() named a port: listen() says so for TCP. */
+INLINE int own_bind(struct bpf_sock_addr *ctx, int v6)
+{
+	struct sock_state *state;
+	if (ctx->protocol == UDP && ctx->user_port && !ctx->sk->src_port && (state = owned(ctx->sk)))
+		state->bound.port = bpf_ntohs(ctx->user_port);
+	return PASS;
+}
+OWN_PAIR(bind, bind, bpf_sock_addr, own_bind)
+
+INLINE int own_bound(struct bpf_sock *sk, int v6)
+{
+	struct sock_state *state;
+	__u32 ip = v6 ? sk->src_ip6[3] : sk->src_ip4;
+	if (sk->protocol != UDP || !(state = bpf_sk_storage_get(&sockets, sk, 0, 0)) || state->bound.port != sk->src_port)
+		return PASS;
+	if (v6 && !IS_MAPPED(sk->src_ip6) && (sk->src_ip6[0] | sk->src_ip6[1] | sk->src_ip6[2] | sk->src_ip6[3]))
+		return PASS;
+	own_serve(&state->owner, ip, sk->src_port, UDP, bpf_get_socket_cookie(sk));
+	return PASS;
+}
+OWN_PAIR(post_bind, bound, bpf_sock, own_bound)
+
+SEC("cgroup/sock_release") int ax_own_release(struct bpf_sock *sk)
+{
+	if (sk->protocol == UDP || sk->state == BPF_TCP_LISTEN || sk->state == BPF_TCP_CLOSE)
+		gone(bpf_get_socket_cookie(sk));
+	return PASS;
+}
+
+SEC("sockops") int ax_own_sockops(struct bpf_sock_ops *ctx)
+{
+	struct sock_state *state;
+	struct bpf_sock *sk;
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+	case BPF_SOCK_OPS_STATE_CB:
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		bpf_sock_ops_cb_flags_set(ctx, 0); /* the listener's */
+		return 1;
+	default:
+		return 1;
+	}
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] != BPF_TCP_CLOSE)
+		return 1;
+	if (!(sk = ctx->sk) || !(state = owned(sk)))
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+		note_crossing(ctx, state);
+	} else if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
+		own_listen(ctx, state);
+	} else if (ctx->args[0] == BPF_TCP_LISTEN) {
+		gone(bpf_get_socket_cookie(ctx));
+	} else {
+		closed(ctx, state);
+		forget_crossing(ctx);
+	}
+	return 1;
+}
+
+SEC("cgroup_skb/ingress") int ax_own_ingress(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	if (!sk || sk->state == BPF_TCP_ESTABLISHED || !(sk = bpf_sk_fullsock(sk)))
+		return PASS;
+	return sk->protocol == TCP && sk->state == BPF_TCP_LISTEN ? own_admit(skb) : PASS;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -87,7 +87,16 @@ class App:
     """It lives in an empty namespace and its sockets are injected."""
     exposes: tuple[Expose, ...] = ()
     cgroup: str = ""
-    """Path of its `ax-ID` cgroup below the cgroup v2 mount, starting with '/'."""
+    """Path of its cgroup below the cgroup v2 mount, starting with '/': `ax-ID`, or what was attached."""
+    attached: bool = False
+    """By `ax attach`: the cgroup is somebody else's, and stays."""
+    own_ip: IPv4Address | None = None
+    """Its address in a network namespace of its own (a pod); None: it has none of its own."""
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        """All by which other apps may dial it."""
+        return (self.ip,) if self.own_ip in (None, self.ip) else (self.ip, self.own_ip)
 
     @property
     def id_text(self) -> str:

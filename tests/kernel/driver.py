@@ -7,12 +7,15 @@ import uuid
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from e2e.pods import Pod
 from e2e.sandbox import Process, Result, Sandbox, wait_until
 
 from appswitch.agent.planner import Planner
 from appswitch.agent.registry import Registry
+from appswitch.interceptor import abi
 from appswitch.interceptor.events import Event, ListenerDown, ListenerUp
 from appswitch.interceptor.kernel import BPFFS, Kernel
+from appswitch.interceptor.kernel import Pod as PodEntry
 from appswitch.model import App, Class, Labels
 
 NODE_IP = IPv4Address("10.0.2.15")
@@ -31,22 +34,38 @@ class Driver:
         self.planner = Planner(self.registry)
         self.seen: list[Event] = []
         self._servers: list[Process] = []
+        self._pods: list[Pod] = []
 
     def app(self, ip: str, labels: str = "zone=default") -> str:
         """A new app; returns the name of its cgroup in the sandbox."""
         number = len(self.registry.snapshot.apps) + 1
-        pairs = frozenset(
-            (key, value) for key, _, value in (pair.partition("=") for pair in labels.split(","))
-        )
-        app = App(number, f"uid-{number}", Class(Labels(pairs)), IPv4Address(ip), new_netns=False)
-        app = self.registry.add_app(app)
         name = f"app-{number}"
         cgroup: Path = self.sandbox.cgroup / name
         cgroup.mkdir()
-        index = self.registry.class_index(app.app_class)
-        self.kernel.attach(cgroup, number, index, app.ip, 0)
-        self.write()
+        self._add(App(number, "", _class(labels), IPv4Address(ip), new_netns=False), cgroup, 0)
         return name
+
+    def pod(self, ip: str, labels: str = "zone=default", *, own: str = "", attach: bool = True) -> Pod:
+        """A pod at `own` (default: `ip`), attached or not."""
+        made = Pod(self.sandbox, str(len(self._pods) + 1), own or ip)
+        self._pods.append(made)
+        if attach:
+            self.attach(made, ip, labels)
+        return made
+
+    def attach(self, pod: Pod, ip: str, labels: str = "zone=default") -> int:
+        """The pod becomes an app; returns its id."""
+        number = len(self.registry.snapshot.apps) + 1
+        own = IPv4Address(pod.ip)
+        app = App(number, "", _class(labels), IPv4Address(ip), new_netns=False, attached=True, own_ip=own)
+        self.kernel.set_pod(number, PodEntry(own, NODE_IP, number))
+        self._add(app, pod.cgroup, abi.APP_OWN_NETWORK)
+        return number
+
+    def _add(self, app: App, cgroup: Path, flags: int) -> None:
+        self.registry.add_app(app)
+        self.kernel.attach(cgroup, app.id, self.registry.class_index(app.app_class), app.ip, flags)
+        self.write()
 
     def write(self) -> None:
         """The registry's tables, into the kernel."""
@@ -78,8 +97,15 @@ class Driver:
 
     def close(self) -> None:
         """Ends the servers; nothing stays pinned."""
+        for pod in self._pods:
+            pod.close()
         for server in self._servers:
             server.stop()
         self.kernel.close()
         self.kernel.remove()
         assert not self.pins.exists()
+
+
+def _class(labels: str) -> Class:
+    pairs = (pair.partition("=") for pair in labels.split(","))
+    return Class(Labels(frozenset((key, value) for key, _, value in pairs)))
