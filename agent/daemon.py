@@ -116,6 +116,7 @@ class Daemon:
                 self._writer,
                 kernel,
                 self._ground.cgroups,
+                self._ground.networks,
                 self._journal,
                 self._holder,
                 self._ports.release,

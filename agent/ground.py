@@ -10,9 +10,9 @@ from appswitch.agent import drivers
 from appswitch.agent.holder_process import Holder
 from appswitch.agent.logs import Log
 from appswitch.agent.port_stock import RESERVED
-from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver, ResetterLike
+from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver, Networks, ResetterLike
 from appswitch.errors import Unsupported
-from appswitch.interceptor import cgroup
+from appswitch.interceptor import cgroup, network
 from appswitch.interceptor.kernel import Kernel
 from appswitch.interceptor.reset import Resetter
 
@@ -26,6 +26,7 @@ class Ground:
     open_kernel: Callable[[Path, bool], KernelDriver]
     """(pin directory, clean)"""
     cgroups: Cgroups
+    networks: Networks
     make_holder: Callable[[Path, Path, Callable[[int], None], Log], HolderLike]
     make_resetter: Callable[[], ResetterLike]
     reserved_ports: Path
@@ -37,6 +38,7 @@ def real_ground() -> Ground:
         require_driver,
         lambda pins, clean: Kernel.open(pins, clean=clean),
         cgroup,
+        network,
         Holder,
         Resetter,
         RESERVED,

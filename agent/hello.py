@@ -43,6 +43,9 @@ class Hello(msgspec.Struct, frozen=True):
     dns_override: bool = True
     namespace: str = ""
     service_account: str = ""
+    lonely: bool = False
+    kept: list[int] = []
+    closed: list[int] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class Request:
     interface: str
     new_netns: bool
     dns_override: bool
+    lonely: bool = False
+    """The app stays in the caller's network namespace, where nothing but loopback is up."""
+    inherited: str = ""
+    """Sockets of the caller's that the launcher kept or closed, as text; empty: there were none."""
 
 
 _decoder = msgspec.json.Decoder(Hello)
@@ -95,6 +102,8 @@ def decode(message: bytes) -> Request:
         interface=_interface(hello.interface),
         new_netns=hello.new_netns,
         dns_override=hello.dns_override,
+        lonely=hello.lonely,
+        inherited=_inherited(hello.kept, hello.closed),
     )
 
 
@@ -150,6 +159,12 @@ def parse_expose(text: str) -> Expose:
         except (AddressValueError, ValueError):
             raise InvalidInput(f"{flag}: {parts[1]!r} is no IPv4 address") from None
     return Expose(parse_port(flag, parts[0]), parse_port(flag, parts[-1]), host_ip)
+
+
+def _inherited(kept: list[int], closed: list[int]) -> str:
+    """`kept 0,1; closed 7`, of descriptors."""
+    parts = [(word, numbers[:64]) for word, numbers in (("kept", kept), ("closed", closed)) if numbers]
+    return "; ".join(f"{word} {','.join(map(str, numbers))}" for word, numbers in parts)
 
 
 def _identity(flag: str, text: str) -> str:

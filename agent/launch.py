@@ -5,7 +5,7 @@ The dialogue, over Unix SOCK_SEQPACKET at RUN_DIR/daemon.sock (anyone may; the k
     launcher                                   daemon
     hello (JSON, see hello.py)            →
                                           ←    ok + lines KEY=VALUE, or error + code= and message=
-    "filter" + notify descriptor          →    (empty namespace only; "nested" inside another `ax run`)
+    "filter" + notify descriptor          →    (after inject=1; "nested" inside another `ax run`)
                                           ←    go
     exec
 
@@ -169,7 +169,7 @@ class LaunchServer:
         if not channel.send(reply(started)):
             self._keeper.died_early(started.app)
             return
-        if request.new_netns:
+        if started.app.new_netns:
             try:
                 await self._inject(channel, started.app)
             except BaseException:
@@ -199,6 +199,8 @@ def reply(started: Started) -> str:
     lines = ["ok", f"id={started.app.id_text}", f"ip={started.app.ip}"]
     if started.resolv:
         lines.append(f"resolv={started.resolv}")
+    if started.app.new_netns:
+        lines.append("inject=1")
     if started.user is not None:
         lines += [f"uid={started.user[0]}", f"gid={started.user[1]}"]
     return "\n".join(lines) + "\n"

@@ -12,8 +12,8 @@ import pwd
 import secrets
 import signal
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,7 +23,7 @@ from appswitch.agent.launch import Caller, Started
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.port_stock import is_free
 from appswitch.agent.registry import Registry
-from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver
+from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver, Networks
 from appswitch.agent.tasks import spawn
 from appswitch.agent.writer import Writer
 from appswitch.errors import AppSwitchError, Conflict, Denied, InvalidInput, Unavailable, Unsupported
@@ -42,6 +42,7 @@ class Parts:
     writer: Writer
     kernel: KernelDriver
     cgroups: Cgroups
+    networks: Networks
     journal: Journal
     holder: HolderLike
     freed: Callable[[Iterable[int]], None]
@@ -65,11 +66,14 @@ class Apps:
         """First processes on their way into their app's cgroup."""
         self._lingering: set[int] = set()
         """Apps whose first process has gone and whose cgroup still has others."""
+        self._namespaces: dict[int, int] = {}
+        """By AppId: network namespaces that were there before and got the app's address on their lo."""
 
     async def start(self, request: Request, caller: Caller) -> Started:
         """See `launch.Keeper`."""
         user = await self._user(request.user, caller)
         self._check_exposes(request.exposes, caller)
+        request = self._place(request, caller)
         with ExitStack() as undo:
             app = self._admit(request, caller, user, undo)
             # Before anybody enters: a daemon that is killed meanwhile leaves no cgroup that nobody knows of.
@@ -84,9 +88,11 @@ class Apps:
                 move.add_done_callback(lambda _: self._entered(app.id))
             else:
                 await move
+            if request.lonely:
+                await self._show_address(app, caller)
             undo.pop_all()
         self._watch(app.id, caller.pidfd)
-        asyncio.get_running_loop().call_soon(self._log_started, app, request.command[0])  # after the reply
+        asyncio.get_running_loop().call_soon(self._log_started, app, request)  # after the reply
         return Started(app, self._.resolv if request.dns_override else "", user)
 
     async def inject(self, app: App, descriptor: int) -> None:
@@ -150,7 +156,10 @@ class Apps:
         for descriptor in self._pidfds.values():
             loop.remove_reader(descriptor)
             os.close(descriptor)
+        for descriptor in self._namespaces.values():
+            os.close(descriptor)
         self._pidfds.clear()
+        self._namespaces.clear()
 
     # --- admission
 
@@ -187,6 +196,41 @@ class Apps:
             raise Unsupported(f"app {app.id_text}: {error.strerror or error} ({path})") from error
         parts.writer.write()
         return app
+
+    def _place(self, request: Request, caller: Caller) -> Request:
+        """The request, with what it means where the caller is.  Raises Unavailable, Unsupported."""
+        try:
+            ours = self._.networks.is_ours(caller.peer.pid)
+        except OSError as error:
+            raise Unavailable(f"process {caller.peer.pid} ended during its launch") from error
+        if ours:
+            return replace(request, lonely=False)  # of the node's own lo there is nothing to mend
+        if not request.new_netns and not request.lonely:
+            raise Unsupported(
+                "--new-netns=false: the caller has another network namespace than the node, with a network "
+                "of its own: leave the flag out"
+            )
+        # A place without a network, such as a container's: the app's sockets must be the node's.
+        return replace(request, new_netns=True)
+
+    async def _show_address(self, app: App, caller: Caller) -> None:
+        """The app's address on lo of a namespace in which the launcher may not.  Without it only
+        getaddrinfo(AI_ADDRCONFIG) suffers: no reason to refuse."""
+        try:
+            namespace = await asyncio.to_thread(self._.networks.show_address, caller.pidfd, app.ip)
+        except OSError as error:
+            self._.log(Event.TASK_FAILED, task="address", app=app.id_text, error=error.strerror)
+            return
+        self._namespaces[app.id] = namespace
+
+    def _hide_address(self, app: App) -> None:
+        """Undo `_show_address`, unless another app has the address."""
+        if (namespace := self._namespaces.pop(app.id, -1)) < 0:
+            return
+        if not self._.registry.index.has_address(app.ip):
+            with suppress(OSError):
+                self._.networks.hide_address(namespace, app.ip)
+        os.close(namespace)
 
     def _check_exposes(self, exposes: tuple[Expose, ...], caller: Caller) -> None:
         """Whether these ports of the node may be opened, and are free.  Raises AppSwitchError."""
@@ -263,7 +307,7 @@ class Apps:
             raise Denied(f"--user {user}: only root may run programs as somebody else")
         return entry.pw_uid, entry.pw_gid
 
-    def _log_started(self, app: App, command: str) -> None:
+    def _log_started(self, app: App, request: Request) -> None:
         self._.log(
             Event.APP_STARTED,
             app=app.id_text,
@@ -272,7 +316,8 @@ class Apps:
             labels=app.app_class.labels,
             pid=app.pid,
             uid=app.user,
-            command=command,
+            command=request.command[0],
+            **({"inherited": request.inherited} if request.inherited else {}),
         )
 
     # --- the end
@@ -316,6 +361,7 @@ class Apps:
         self._lingering.discard(app_id)
         self._.holder.remove(app_id)
         self._.registry.remove_app(app_id)
+        self._hide_address(app)
         self._.freed(self._.kernel.forget(app_id))
         self._.journal.ended(app_id)
         self._.writer.soon()

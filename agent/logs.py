@@ -89,6 +89,7 @@ class Field(Enum):
     UID = ("uid", "User id of the caller")
     LABELS = ("labels", "Labels as key=value,...")
     COMMAND = ("command", "First word of the command")
+    INHERITED = ("inherited", "Descriptors of the caller's sockets that the launcher kept or closed")
     DESTINATION = ("destination", "ADDRESS:PORT/PROTOCOL that was asked for")
     SOURCE = ("source", "ADDRESS:PORT of the peer")
     RULE = ("rule", "Part of the decision that spoke: loopback, link-local, vservice, service, app, …")

@@ -74,6 +74,16 @@ class ResetterLike(Protocol):
     def close(self) -> None: ...
 
 
+class Networks(Protocol):
+    """The module `interceptor.network`; see there."""
+
+    def is_ours(self, pid: int) -> bool: ...
+
+    def show_address(self, pidfd: int, ip: IPv4Address) -> int: ...
+
+    def hide_address(self, namespace: int, ip: IPv4Address) -> None: ...
+
+
 class Cgroups(Protocol):
     """The module `interceptor.cgroup`; see there."""
 

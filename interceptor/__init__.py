@@ -10,7 +10,7 @@ Reading order:
 6. `kernel.py`    loads, pins, attaches, writes
 7. `events.py`    decodes what the programs tell
 8. `reset.py`     a RST for strangers of this node
-9. `cgroup.py`    an app's control group
+9. `cgroup.py`    an app's control group; `network.py` its network namespace
 10. `pool.py`      the ports that listening apps really get
 11. `inject.py`   sockets for apps in an empty namespace (its own process: the holder)
     `holder_client.py`, `inject_wire.py` (the daemon's side, the messages), `inject_control.py`,

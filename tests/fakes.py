@@ -175,6 +175,26 @@ class FakeCgroups:
         return True
 
 
+class FakeNetworks:
+    """`Networks` of which none is real."""
+
+    def __init__(self) -> None:
+        self.ours = True
+        self.shown: list[tuple[int, IPv4Address]] = []
+        """What has an address: (a descriptor, the address)."""
+
+    def is_ours(self, pid: int) -> bool:
+        return self.ours
+
+    def show_address(self, pidfd: int, ip: IPv4Address) -> int:
+        namespace = os.dup(pidfd)
+        self.shown.append((namespace, ip))
+        return namespace
+
+    def hide_address(self, namespace: int, ip: IPv4Address) -> None:
+        self.shown.remove((namespace, ip))
+
+
 class FakeHolder:
     """`HolderLike` that remembers."""
 
@@ -225,6 +245,7 @@ class FakeMachine:
         self.reserved.write_text("\n")
         self.kernel = FakeKernel()
         self.cgroups = FakeCgroups(folder / "cgroup")
+        self.networks = FakeNetworks()
         self.holder = FakeHolder()
         self.resetter = FakeResetter()
 
@@ -233,6 +254,7 @@ class FakeMachine:
             require=lambda: None,
             open_kernel=self._open,
             cgroups=self.cgroups,
+            networks=self.networks,
             make_holder=self._make_holder,
             make_resetter=lambda: self.resetter,
             reserved_ports=self.reserved,

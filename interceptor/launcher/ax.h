@@ -1,5 +1,5 @@
 /* `ax` on PATH: `ax run` from the command line to exec, and the door to Python for all the rest.
- * Reading order: main.c, options.c, hello.c, namespace.c, filter.c. */
+ * Reading order: main.c, options.c, namespace.c, inherited.c, hello.c, link.c, filter.c. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,9 +15,17 @@ struct options {
 	char **command;
 };
 
+/* Where the app will run, of what the caller may make. */
+struct place {
+	bool found;  /* the network namespace is the caller's */
+	bool lonely; /* … and nothing but loopback is up in it */
+	bool mounts; /* the mount namespace is the app's own */
+};
+
 /* What the daemon made of the app.  Texts that it did not send are "". */
 struct reply {
 	const char *ip, *resolv, *uid, *gid; /* `resolv` is shown as /etc/resolv.conf */
+	const char *inject;                  /* "1": the sockets of the app will be the node's */
 };
 
 /* Prints `ax run: MESSAGE` and exits with `code`, one of sysexits.h as in errors.py. */
@@ -28,11 +36,18 @@ void parse_options(struct options *options, char **arguments);
 void write_flags(FILE *json, const struct options *options);
 
 const char *write_string(FILE *json, const char *text, char stop, const char *flag);
-int say_hello(const struct options *options, struct reply *reply);
+int say_hello(const struct options *options, const struct place *place, struct reply *reply);
 void hand_over(int daemon, int notify);
 
-void enter_network(const char *ip, const char *interface);
-void show_resolv(const char *file, bool must);
+bool in_user_namespace(void);
+void enter_namespaces(const struct options *options, struct place *place);
+void show_resolv(const char *file);
 void become(uid_t uid, gid_t gid);
+
+void write_inherited(FILE *json);
+void write_nameservers(FILE *json);
+
+bool only_loopback_is_up(void);
+void set_up_network(const char *ip, const char *interface, bool found);
 
 int install_filter(void);

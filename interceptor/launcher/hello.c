@@ -1,5 +1,5 @@
 /* The talk with the daemon, over a SOCK_SEQPACKET socket (one packet is one message):
- *   hello (JSON)  →  "ok\nid=…\nip=…\nresolv=…\nuid=…\ngid=…\n" or "error\ncode=…\nmessage=…\n"
+ *   hello (JSON)  →  "ok\nid=…\nip=…\nresolv=…\ninject=1\nuid=…\ngid=…\n" or "error\ncode=…\nmessage=…\n"
  *   "filter" + the notify descriptor  →  "go\n"; "nested" where the app around us has the filter */
 #include "ax.h"
 #include <errno.h>
@@ -50,12 +50,16 @@ const char *write_string(FILE *json, const char *text, char stop, const char *fl
 }
 
 /* Sets `length`.  A long command is shortened: it is only shown, what runs is complete. */
-static char *compose(const struct options *options, size_t *length)
+static char *compose(const struct options *options, const struct place *place, size_t *length)
 {
 	char *hello, *directory = getcwd(NULL, 0);
 	FILE *json = open_memstream(&hello, length);
 	fputs("{\"version\":1", json);
 	write_flags(json, options);
+	write_inherited(json);
+	fprintf(json, ",\"lonely\":%s", place->lonely ? "true" : "false");
+	if (options->dns_override && !place->mounts)
+		write_nameservers(json);
 	fputs(",\"cwd\":", json);
 	write_string(json, directory ? directory : "", 0, NULL);
 	fputs(",\"command\":[", json);
@@ -96,9 +100,10 @@ static void read_reply(char *text, struct reply *reply)
 	const char *code = "", *message = "";
 	struct { const char *key, **value; } lines[] = {
 		{ "ip=", &reply->ip }, { "resolv=", &reply->resolv }, { "uid=", &reply->uid },
-		{ "gid=", &reply->gid }, { "code=", &code }, { "message=", &message },
+		{ "gid=", &reply->gid }, { "inject=", &reply->inject },
+		{ "code=", &code }, { "message=", &message },
 	};
-	*reply = (struct reply){ "", "", "", "" };
+	*reply = (struct reply){ "", "", "", "", "" };
 	const char *status = strtok(text, "\n");
 	for (const char *line; (line = strtok(NULL, "\n"));)
 		for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++)
@@ -110,19 +115,34 @@ static void read_reply(char *text, struct reply *reply)
 		fail(EX_UNAVAILABLE, "what answers at %s is no daemon of this release", address.sun_path);
 }
 
-int say_hello(const struct options *options, struct reply *reply)
+/* Why nobody answers at `address`, and what to do about it. */
+static _Noreturn void fail_to_connect(const struct options *options)
+{
+	const char *path = address.sun_path, *reason = strerror(errno);
+	if (errno == EACCES || errno == EPERM)
+		fail(EX_NOPERM, "%s: %s (its directory must let this user through)", path, reason);
+	if (errno == ENOENT && access(options->run_dir, F_OK))
+		fail(EX_UNAVAILABLE, "no daemon at %s: there is no %s (start one with: ax daemon; in a container, mount "
+		     "that directory)", path, options->run_dir);
+	if (errno == ENOENT)
+		fail(EX_UNAVAILABLE, "no daemon at %s (start one with: ax daemon)", path);
+	fail(EX_UNAVAILABLE, "no daemon at %s: %s (start one with: ax daemon; in a container, mount the directory, "
+	     "not the socket)", path, reason);
+}
+
+int say_hello(const struct options *options, const struct place *place, struct reply *reply)
 {
 	static char answer[4096];
 	struct timeval deadline = { .tv_sec = DEADLINE };
 	size_t length, room = sizeof(address.sun_path);
 	if ((size_t)snprintf(address.sun_path, room, "%s/daemon.sock", options->run_dir) >= room)
 		fail(EX_USAGE, "--run-dir: too long for the path of a socket: %s", options->run_dir);
-	char *hello = compose(options, &length);
+	char *hello = compose(options, place, &length);
 	int daemon = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	setsockopt(daemon, SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof(deadline));
 	setsockopt(daemon, SOL_SOCKET, SO_SNDTIMEO, &deadline, sizeof(deadline));
 	if (connect(daemon, (struct sockaddr *)&address, sizeof(address)))
-		fail(EX_UNAVAILABLE, "no daemon at %s (start one with: ax daemon)", address.sun_path);
+		fail_to_connect(options);
 	send(daemon, hello, length, MSG_NOSIGNAL); /* a failure shows as the answer's */
 	read_reply(receive(daemon, answer, sizeof(answer)), reply);
 	return daemon;

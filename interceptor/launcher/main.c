@@ -21,19 +21,22 @@ _Noreturn void fail(int code, const char *format, ...)
 static _Noreturn void run(char **arguments)
 {
 	struct options options = { 0 };
+	struct place place;
 	struct reply reply;
 	parse_options(&options, arguments);
-	if (geteuid()) /* the daemon insists: no setuid program in a mesh that an ordinary user made */
+	if (geteuid() || in_user_namespace()) /* the daemon insists: no setuid program in an ordinary user's mesh */
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	int daemon = say_hello(&options, &reply);
+	enter_namespaces(&options, &place);
+	int daemon = say_hello(&options, &place, &reply);
+	bool inject = options.new_netns || *reply.inject;
 	if (options.new_netns)
-		enter_network(reply.ip, options.interface);
-	if (options.dns_override && *reply.resolv)
-		show_resolv(reply.resolv, options.new_netns);
-	int notify = options.new_netns ? install_filter() : -1;
+		set_up_network(reply.ip, options.interface, place.found);
+	if (place.mounts && *reply.resolv)
+		show_resolv(reply.resolv);
+	int notify = inject ? install_filter() : -1;
 	if (*reply.uid) /* after the filter: that may need the rights that go here */
 		become(strtoul(reply.uid, NULL, 10), strtoul(reply.gid, NULL, 10));
-	if (options.new_netns)
+	if (inject)
 		hand_over(daemon, notify);
 	execvp(options.command[0], options.command);
 	fail(errno == ENOENT ? 127 : 126, "%s: %s", options.command[0], /* as a shell does */

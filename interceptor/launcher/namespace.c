@@ -1,95 +1,81 @@
-/* The app's own network namespace, its view of resolv.conf, and its user. */
+/* The app's own namespaces, its view of resolv.conf, and its user. */
 #include "ax.h"
-#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
-#include <linux/rtnetlink.h>
-#include <net/if.h>
 #include <pwd.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
-struct part { int type; const void *data; size_t length; };
-
-/* One rtnetlink request of a body and two attributes (a NULL is left out).  An errno, 0 for success. */
-static int request(int netlink, int type, struct part body, struct part first, struct part second)
+/* Whether we are root to some container only: host users are mapped to others here. */
+bool in_user_namespace(void)
 {
-	struct { struct nlmsghdr header; char space[256]; } message = { 0 };
-	struct { struct nlmsghdr header; struct nlmsgerr error; char echo[512]; } answer;
-	message.header.nlmsg_type = type;
-	message.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | (first.data ? NLM_F_CREATE | NLM_F_EXCL : 0);
-	message.header.nlmsg_len = NLMSG_LENGTH(body.length);
-	memcpy(NLMSG_DATA(&message.header), body.data, body.length);
-	for (struct part *part = (struct part[]){ first, second, { 0 } }; part->data; part++) {
-		struct rtattr *end = (void *)((char *)&message + NLMSG_ALIGN(message.header.nlmsg_len));
-		*end = (struct rtattr){ .rta_type = part->type, .rta_len = RTA_LENGTH(part->length) };
-		memcpy(RTA_DATA(end), part->data, part->length);
-		message.header.nlmsg_len = NLMSG_ALIGN(message.header.nlmsg_len) + RTA_SPACE(part->length);
-	}
-	if (send(netlink, &message, message.header.nlmsg_len, 0) < 0)
+	unsigned inside = 1, outside = 1, count = 0;
+	FILE *map = fopen("/proc/self/uid_map", "re");
+	int read = map ? fscanf(map, "%u %u %u", &inside, &outside, &count) : 0;
+	if (map)
+		fclose(map);
+	return read == 3 && (inside || outside || count != (unsigned)-1);
+}
+
+static bool write_text(const char *path, const char *text)
+{
+	int file = open(path, O_WRONLY | O_CLOEXEC);
+	bool written = file >= 0 && write(file, text, strlen(text)) == (ssize_t)strlen(text);
+	close(file);
+	return written;
+}
+
+/* An ordinary user makes the namespaces within a user namespace, in which it is still itself and
+ * nobody else is anybody.  The rights over it that this gives go at exec.  An errno, 0 for success. */
+static int enter_user_namespace(int namespaces)
+{
+	char user[32], group[32];
+	snprintf(user, sizeof(user), "%u %u 1", geteuid(), geteuid());
+	snprintf(group, sizeof(group), "%u %u 1", getegid(), getegid());
+	if (unshare(CLONE_NEWUSER | namespaces))
 		return errno;
-	return recv(netlink, &answer, sizeof(answer), 0) < 0 ? errno : -answer.error.error;
+	/* user_namespaces(7): without the first, no group may be mapped */
+	if (!write_text("/proc/self/setgroups", "deny") || !write_text("/proc/self/uid_map", user) ||
+	    !write_text("/proc/self/gid_map", group))
+		return errno;
+	return 0;
 }
 
-/* Sets up lo (no `kind`), or makes a link and sets it up. */
-static int set_up(int netlink, const char *name, const char *kind)
+/* Before the daemon is asked: it must know what could be had.  Root makes a network namespace, an
+ * ordinary user one within a user namespace; who may do neither goes on where it is, if that is a
+ * place without a network (a container with --net none). */
+void enter_namespaces(const struct options *options, struct place *place)
 {
-	struct ifinfomsg link = { .ifi_index = kind ? 0 : 1, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
-	struct { struct rtattr header; char text[8]; } info = { { sizeof(info), IFLA_INFO_KIND }, "" };
-	strcpy(info.text, kind ? kind : "");
-	return request(netlink, RTM_NEWLINK, (struct part){ 0, &link, sizeof(link) },
-		       (struct part){ IFLA_IFNAME, kind ? name : NULL, strlen(name) + 1 },
-		       (struct part){ IFLA_LINKINFO, &info, sizeof(info) });
-}
-
-static int add_address(int netlink, const char *interface, const char *text)
-{
-	struct in_addr ip;
-	struct ifaddrmsg address = { .ifa_family = AF_INET, .ifa_prefixlen = 32,
-				     .ifa_index = if_nametoindex(interface) };
-	if (inet_pton(AF_INET, text, &ip) != 1)
-		return EINVAL;
-	return request(netlink, RTM_NEWADDR, (struct part){ 0, &address, sizeof(address) },
-		       (struct part){ IFA_LOCAL, &ip, sizeof(ip) }, (struct part){ IFA_ADDRESS, &ip, sizeof(ip) });
-}
-
-/* Leaves the caller's network for an empty one.  The app's address is on the interface, or on lo:
- * where none but 127.x is, glibc's getaddrinfo finds no IPv4. */
-void enter_network(const char *ip, const char *interface)
-{
-	if (unshare(CLONE_NEWNET))
-		fail(errno == EPERM ? EX_NOPERM : EX_OSERR, "cannot make a network namespace: %s%s",
-		     strerror(errno), errno == EPERM ? " (it needs root: or give --new-netns=false)" : "");
-	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	int error = set_up(netlink, "lo", NULL);
-	if (!error && *interface) {
-		if (strlen(interface) >= IFNAMSIZ)
-			fail(EX_DATAERR, "--interface %s: longer than %d characters", interface, IFNAMSIZ - 1);
-		error = set_up(netlink, interface, "dummy");
-		if (error == EOPNOTSUPP) /* a kernel without that type: a bridge without ports looks alike */
-			error = set_up(netlink, interface, "bridge");
+	char resolv[4096];
+	snprintf(resolv, sizeof(resolv), "%s/resolv.conf", options->run_dir);
+	int mounts = options->dns_override && !access(resolv, R_OK) ? CLONE_NEWNS : 0, error;
+	*place = (struct place){ .mounts = mounts };
+	if (options->new_netns && !unshare(CLONE_NEWNET | mounts))
+		return;
+	error = errno;
+	place->lonely = only_loopback_is_up();
+	if (!options->new_netns || (place->lonely && error == EPERM)) {
+		place->found = true;
+		place->mounts = mounts && !unshare(mounts);
+		return;
 	}
-	const char *where = *interface ? interface : "lo";
-	if (error || (*ip && (error = add_address(netlink, where, ip))))
-		fail(EX_OSERR, "cannot set up interface %s with address %s: %s", where, ip, strerror(error));
-	close(netlink);
+	if (error == EPERM && geteuid() && !(error = enter_user_namespace(CLONE_NEWNET | mounts)))
+		return;
+	fail(error == EPERM ? EX_NOPERM : EX_OSERR, "cannot make a network namespace: %s (%s, or give --new-netns=false)",
+	     strerror(error), geteuid() ? "be root or let users make user namespaces" : "it needs CAP_SYS_ADMIN");
 }
 
-/* Shows `file` as /etc/resolv.conf, in a mount namespace of the app's own.  Resolvers that ask
- * over a Unix socket would pass it by: where those are, nobody answers.  Unless it `must` be,
- * the launch goes on where the caller may not mount (port 53 of the nameservers is caught then). */
-void show_resolv(const char *file, bool must)
+/* Shows `file` as /etc/resolv.conf, in the app's own mount namespace.  Resolvers that ask over a
+ * Unix socket would pass it by: where those are, nobody answers. */
+void show_resolv(const char *file)
 {
 	static const char target[] = "/etc/resolv.conf";
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) ||
-	    mount(file, target, NULL, MS_BIND, NULL)) {
-		if (!must && errno == EPERM)
-			return;
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) || mount(file, target, NULL, MS_BIND, NULL))
 		fail(EX_OSERR, "cannot mount %s over %s: %s (or give --dns-override=false)", file, target,
 		     strerror(errno));
-	}
 	mount(NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL); /* all apps share the file */
 	mount("/dev/null", "/run/systemd/resolve/io.systemd.Resolve", NULL, MS_BIND, NULL);
 	mount("/dev/null", "/run/nscd/socket", NULL, MS_BIND, NULL);

@@ -153,6 +153,11 @@ class Node:
         self._apps.append(process)
         return process
 
+    def adopt(self, process: Process) -> Process:
+        """`stop_apps` will end a process that was started in the sandbox."""
+        self._apps.append(process)
+        return process
+
     def host(self, *argv: str, timeout: float = 30.0) -> Result:
         """A program of the node's own, not under `ax run`."""
         return self.sandbox.run(argv, timeout=timeout, cgroup="host", env=self._env(None))

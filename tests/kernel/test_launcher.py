@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,9 @@ def test_hello_carries_the_flags_as_given(run_dir: Path) -> None:
         "dns_override": False,
         "namespace": "prod",
         "service_account": "sa",
+        "kept": [],
+        "closed": [],
+        "lonely": False,
         "cwd": os.getcwd(),
         "command": ["echo", "--ip", "-n"],
     }
@@ -132,6 +136,23 @@ def test_a_long_command_line_runs_and_is_shown_shortened(run_dir: Path) -> None:
     assert result.stdout == "100000\n"
     assert daemon.hello["command"] == words[:4]
     assert len(daemon.hellos[0]) <= 65_536
+
+
+def test_why_nobody_answers(run_dir: Path) -> None:
+    missing = ax(run_dir / "none", "run", "true")
+    assert f"there is no {run_dir}/none (start one with: ax daemon; in a container, mount" in missing.stderr
+    with fake_daemon(run_dir):
+        closed = ax(world_readable(run_dir), "run", "true", uid=4711)
+    assert closed.stderr == (
+        f"ax run: {run_dir}/daemon.sock: Permission denied (its directory must let this user through)\n"
+    )
+    nobody = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    (run_dir / "daemon.sock").unlink()
+    with nobody:
+        nobody.bind(str(run_dir / "daemon.sock"))
+        deaf = ax(run_dir, "run", "true")
+    assert "daemon.sock: Connection refused (start one with: ax daemon; in a container" in deaf.stderr
+    assert (missing.returncode, closed.returncode, deaf.returncode) == (69, 77, 69)
 
 
 def test_no_daemon(run_dir: Path) -> None:
@@ -204,6 +225,32 @@ def test_the_program_inherits_nothing_of_ours(run_dir: Path, netns: str) -> None
     assert daemon.peers == [(int(pid), 0, 0)]
 
 
+INHERIT = """
+import os, socket, sys
+kept, lost, unix = socket.socket(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM), socket.socketpair()[0]
+os.dup2(lost.fileno(), 20)
+os.dup2(unix.fileno(), 21)
+if sys.argv[1] == "inetd":
+    os.dup2(kept.fileno(), 0)
+else:
+    os.dup2(kept.fileno(), 3)
+    os.set_inheritable(3, True)
+    os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(("how", "kept"), [("inetd", 0), ("systemd", 3)])
+def test_sockets_of_the_caller(run_dir: Path, how: str, kept: int) -> None:
+    """Those that are meant for the program stay; others would be a way around the mesh."""
+    look = f"readlink /proc/self/fd/{kept} /proc/self/fd/20 /proc/self/fd/21"
+    with fake_daemon(run_dir) as daemon:
+        command = [sys.executable, "-c", INHERIT, how, AX, "run", "--run-dir", run_dir, "sh", "-c", look]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["socket", "socket"]
+    assert (daemon.hello["kept"], daemon.hello["closed"]) == ([kept], [20])
+
+
 def test_namespace_has_lo_with_the_apps_address(run_dir: Path) -> None:
     with fake_daemon(run_dir, reply=OK + b"ip=1.1.1.1\n") as daemon:
         result = ax(run_dir, "run", "ip", "-br", "address")
@@ -243,9 +290,59 @@ def test_resolv_conf_is_left_where_the_caller_may_not_mount(run_dir: Path) -> No
         result = ax(
             world_readable(run_dir), "run", "--new-netns=false", "wc", "-c", "/etc/resolv.conf", uid=65534
         )
-        refused = ax(run_dir, "run", "true", uid=65534)
     assert result.stdout.split()[0] == str(Path("/etc/resolv.conf").stat().st_size)
-    assert (refused.returncode, "--new-netns=false" in refused.stderr) == (77, True)
+
+
+def test_an_ordinary_user_gets_a_user_namespace(run_dir: Path) -> None:
+    """Itself and nobody else in it, with no right over it that outlives exec."""
+    (run_dir / "resolv.conf").write_text("nameserver 241.255.255.53\n")
+    script = (
+        "id -u; id -g; cat /etc/resolv.conf; ip -4 -br address; grep Cap[IPEA] /proc/self/status; ls -ln /"
+    )
+    with fake_daemon(run_dir, reply=OK + f"ip=1.1.1.1\nresolv={run_dir}/resolv.conf\n".encode()) as daemon:
+        (run_dir / "daemon.sock").chmod(0o666)
+        result = ax(world_readable(run_dir), "run", "sh", "-ec", script, uid=4711)
+    lines = result.stdout.splitlines()
+    assert lines[:4] == ["4711", "0", "nameserver 241.255.255.53", lines[3]], result
+    assert lines[3].split() == ["lo", "UNKNOWN", "127.0.0.1/8", "1.1.1.1/32"]
+    assert {line.split()[1] for line in lines[4:8]} == {"0" * 16}
+    assert daemon.peers[0][1:] == (4711, 0)
+    assert daemon.messages == [(b"filter", 1)]
+
+
+def test_where_no_namespace_may_be_made(run_dir: Path) -> None:
+    """As with kernel.unprivileged_userns_clone=0: in a chroot, unshare(2) of a user namespace is EPERM."""
+    root = run_dir / "root"
+    root.mkdir()
+    script = (
+        'ip link add br0 up type bridge; mount --rbind / "$0" && exec chroot --userspec=4711:4711 "$0" "$@"'
+    )
+    with fake_daemon(world_readable(run_dir)):
+        result = subprocess.run(
+            [
+                "unshare",
+                "--mount",
+                "--net",
+                "sh",
+                "-c",
+                script,
+                root,
+                AX,
+                "run",
+                "--run-dir",
+                run_dir,
+                "true",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert result.stderr == (
+        "ax run: cannot make a network namespace: Operation not permitted (be root or let users make user "
+        "namespaces, or give --new-netns=false)\n"
+    )
+    assert result.returncode == 77
 
 
 def world_readable(path: Path) -> Path:

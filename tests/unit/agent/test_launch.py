@@ -37,7 +37,11 @@ class Keeper:
         os.close(caller.pidfd)
         self.calls.append(("start", request.command, caller.peer.pid, caller.peer.uid))
         app = App(
-            id=0xF0000001, uid="u", app_class=request.app_class, ip=request.ip or IPv4Address("10.0.0.1")
+            id=0xF0000001,
+            uid="u",
+            app_class=request.app_class,
+            ip=request.ip or IPv4Address("10.0.0.1"),
+            new_netns=request.new_netns,
         )
         return Started(
             app, "/run/resolv.conf" if request.dns_override else "", (5, 6) if request.user else None
@@ -103,7 +107,7 @@ def test_a_launch_with_a_namespace(bench: Bench) -> None:
         return first, launcher.recv(4096)
 
     assert bench.run(dialogue) == (
-        b"ok\nid=f0000001\nip=1.1.1.1\nresolv=/run/resolv.conf\nuid=5\ngid=6\n",
+        b"ok\nid=f0000001\nip=1.1.1.1\nresolv=/run/resolv.conf\ninject=1\nuid=5\ngid=6\n",
         b"go\n",
     )
     assert bench.keeper.calls == [("start", ("nginx",), os.getpid(), os.getuid()), ("inject", 0xF0000001)]

@@ -20,7 +20,7 @@ from appswitch.agent.lifecycle import Apps, Parts
 from appswitch.agent.logs import Event
 from appswitch.agent.registry import Registry
 from appswitch.agent.writer import Writer
-from appswitch.errors import AppSwitchError, Denied, Exhausted, InvalidInput, Unavailable
+from appswitch.errors import AppSwitchError, Denied, Exhausted, InvalidInput, Unavailable, Unsupported
 from appswitch.interceptor import abi
 from appswitch.model import App, Class, Expose, Labels
 
@@ -47,6 +47,7 @@ class Bench:
                 writer,
                 kernel,
                 self.machine.cgroups,
+                self.machine.networks,
                 self.journal,
                 self.machine.holder,
                 self.freed.extend,
@@ -302,6 +303,43 @@ def test_records_that_contradict_each_other(bench: Bench) -> None:
         assert apps.adopt([first, second]) == [first]
         assert bench.log.count(Event.APP_REFUSED) == 1
         apps.resume()
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_a_caller_in_a_place_without_a_network(bench: Bench) -> None:
+    """Its sockets are the node's, whatever it asked for, and its lo has the app's address while it lives."""
+
+    async def work() -> None:
+        apps, networks, address = bench.apps(), bench.machine.networks, IPv4Address("1.1.1.1")
+        networks.ours = False
+        process = bench.process()
+        for new_netns in (True, False):
+            asked = request(ip=address, new_netns=new_netns, lonely=True)
+            app = (await apps.start(asked, caller(process))).app
+            assert app.new_netns
+        assert [ip for _, ip in networks.shown] == [address, address]
+        bench.end(process)
+        await until(lambda: not bench.registry.snapshot.apps)
+        assert len(networks.shown) == 1  # the other app had the address still
+        networks.ours = True
+        plain = (await apps.start(request(ip=address, lonely=True), caller(bench.process()))).app
+        assert not plain.new_netns and len(networks.shown) == 1
+        apps.close()
+
+    asyncio.run(work())
+
+
+def test_a_caller_with_a_network_of_its_own(bench: Bench) -> None:
+    """The node's tables would lead it to the wrong loopback."""
+
+    async def work() -> None:
+        apps = bench.apps()
+        bench.machine.networks.ours = False
+        with pytest.raises(Unsupported, match="--new-netns=false: the caller has another network"):
+            await apps.start(request(), caller(bench.process()))
+        assert not bench.registry.snapshot.apps
         apps.close()
 
     asyncio.run(work())
