@@ -18,6 +18,8 @@ APP_OWN_NETWORK: Final = 4
 
 PORT_OWN: Final = 2
 """Bit of a port's `dual`: it is a pod's, dialled at `ip`."""
+APP_ENDED: Final = 8
+"""Sockets that outlive the app reach nobody: its number of a class may be another's by now."""
 
 KIND_NONE: Final = 0
 KIND_BALANCE: Final = 1

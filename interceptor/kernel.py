@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -88,6 +89,7 @@ MAPS: Final = {
     "groups": (4, abi.GROUP.size),
     "backends": (4, abi.BACKEND.size),
     "locals": (4, 4),
+    "living": (4, 4),
     "ports": (abi.PORT_KEY.size, abi.PORT.size),
     "reals": (abi.REAL_KEY.size, abi.REAL.size),
     "dials": (8, 16),
@@ -183,6 +185,8 @@ class Kernel:
         self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
         self.event_fd = self._ring.fd
         self._undecoded = 0
+        self._cgroups: dict[int, bytes] = {}
+        """Keys of `apps` by AppId, of the apps that this daemon attached."""
 
     def attach(self, cgroup: Path, app_id: int, class_index: int, ip: IPv4Address, flags: int) -> None:
         """Attaches the programs to the cgroup and says who lives there.
@@ -191,6 +195,7 @@ class Kernel:
         the holder's.  Raises OSError.
         """
         if flags & abi.APP_EMPTY:
+            self._maps["living"].update(struct.pack("=I", app_id), struct.pack("=I", 1))
             return
         programs = OWN_PROGRAMS if flags & abi.APP_OWN_NETWORK else PROGRAMS
         descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
@@ -199,6 +204,7 @@ class Kernel:
                 libbpf.attach(self._programs[name], descriptor, kind, self._is_ours)
             key = struct.pack("=Q", os.fstat(descriptor).st_ino)  # a cgroup's id is its inode number
             self._maps["apps"].update(key, abi.APP.pack(app_id, class_index, ip.packed, flags))
+            self._cgroups[app_id] = key
         finally:
             os.close(descriptor)
 
@@ -237,7 +243,12 @@ class Kernel:
         )
 
     def forget(self, app_id: int) -> list[int]:
-        """Drops the ports of an app that ended; returns the real ones that came from the pool."""
+        """Drops the ports of an app that ended; returns the real ones that came from the pool.
+
+        Sockets of its that live on, passed to other programs, reach nobody from now on.
+        """
+        self._maps["living"].delete(struct.pack("=I", app_id))
+        self._retire(app_id)
         freed = []
         for key, value in self._maps["ports"].items():
             owner, _, protocol, _ = abi.PORT_KEY.unpack(key)
@@ -262,6 +273,15 @@ class Kernel:
             if abi.COUNT_KEY.unpack(key)[0] == app_id:
                 self._maps["counts"].delete(key)
         return freed
+
+    def _retire(self, app_id: int) -> None:
+        """Only where a socket keeps the storage of a cgroup that is gone, as a rule."""
+        known = self._cgroups.pop(app_id, None)
+        for key in [known] if known else list(self._maps["apps"].keys()):
+            owner, class_index, ip, _ = abi.APP.unpack(self._maps["apps"].get(key) or bytes(abi.APP.size))
+            if owner == app_id:
+                with suppress(OSError):  # it has gone just now, with its last socket
+                    self._maps["apps"].update(key, abi.APP.pack(owner, class_index, ip, abi.APP_ENDED))
 
     def apply(self, commands: Sequence[Command]) -> None:
         """Carries out table commands in order.  Raises Exhausted where a map is full."""

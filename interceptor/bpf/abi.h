@@ -6,6 +6,7 @@
 #define APP_EMPTY 1u  /* sockets of this app are injected by the holder */
 #define APP_HOLDER 2u /* the holder's cgroup: an app is known by its socket only */
 #define APP_OWN_NETWORK 4u /* a pod: its addresses and ports are its own (own.h) */
+#define APP_ENDED 8u  /* its number of a class may be another's by now: sockets that outlive it reach nobody */
 
 struct app { __u32 id, cls, ip, flags; };
 

@@ -11,6 +11,7 @@ struct transport { __u16 from, to; __u32 sequence, acknowledge; __u8 offset, fla
 #define ETH_IPV6 bpf_htons(0x86dd)
 /* The ends of a packet by its sender's tuple; over IPv6 an app only ever reaches its own ::1. */
 #define FROM(tuple, size) ((size) == sizeof (tuple).ipv4 ? (tuple).ipv4.daddr : LOOPBACK6)
+#define IS_LOOPBACK6(a) (!((a)[0] | (a)[1] | (a)[2]) && (a)[3] == LOOPBACK6)
 #define TO(tuple, size) ((size) == sizeof (tuple).ipv4 ? (tuple).ipv4.saddr : LOOPBACK6)
 
 /* The addresses of a packet as the tuple under which its *sender's* socket is found, or 0 where
@@ -69,7 +70,7 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	struct transport tcp = {};
 	struct sock_state *dialler = 0;
 	struct bpf_sock *sk;
-	int admitted = 0;
+	int admitted = 0, exposed;
 	__u32 size = sender_tuple(skb, &tuple, &tcp, sizeof tcp);
 	if (!size)
 		return refuse_stranger(listener, &tuple, 0, TCP, 0);
@@ -78,8 +79,8 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	sk = bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (sk && sk->state == BPF_TCP_SYN_SENT)
 		dialler = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct dial_key key = { .ip = FROM(tuple, size), .port = bpf_ntohs(tcp.from), .local = bpf_ntohs(tcp.to) };
 	if (listener && dialler && dialler->dialling && dialler->target == listener->owner.id) {
-		struct dial_key key = { .ip = FROM(tuple, size), .port = bpf_ntohs(tcp.from), .local = bpf_ntohs(tcp.to) };
 		struct dial dial = { .app = dialler->owner.id, .ip = dialler->local.ip,
 				     .to_ip = dialler->peer.ip, .to_port = dialler->peer.port, .port = key.port };
 		if (dialler->bound.set && dialler->bound.port)
@@ -89,11 +90,14 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	}
 	if (sk)
 		bpf_sk_release(sk);
-	if (admitted || is_exposed(bpf_ntohs(tcp.to)))
+	if (admitted)
 		return PASS;
 	if (listener && size == sizeof tuple.ipv4 && admit_crossing(listener->owner.id, &tuple))
 		return PASS;
-	return refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
+	exposed = is_exposed(key.local);
+	if (exposed)
+		bpf_map_delete_elem(&dials, &key); /* an app's that had this tuple before: the stranger is not that app */
+	return exposed ? PASS : refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
 }
 
 /* Whether the sender's last word on this destination was a decision for this app. */
@@ -120,6 +124,8 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	if (!state || (!served && !state->real))
 		return PASS;
 	size = sender_tuple(skb, &tuple, &udp, 8);
+	if (size == sizeof tuple.ipv6 && !IS_LOOPBACK6(tuple.ipv6.saddr))
+		size = 0; /* flows and names know no other address of IPv6 than ::1 */
 	if (!size)
 		return served ? refuse_stranger(state, &tuple, 0, UDP, 0) : PASS;
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = FROM(tuple, size), .port = bpf_ntohs(udp.from) };

@@ -38,6 +38,9 @@ MAP(groups, BPF_MAP_TYPE_ARRAY, 131072, BPF_F_MMAPABLE, __u32, struct group);
 MAP(backends, BPF_MAP_TYPE_ARRAY, 524288, BPF_F_MMAPABLE, __u32, struct backend);
 MAP(locals, BPF_MAP_TYPE_HASH, 256, BPF_F_NO_PREALLOC, __u32, __u32); /* the node's addresses */
 
+/* Apps whose sockets are injected and that live (by id; the value says nothing). */
+MAP(living, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, __u32);
+
 /* The service table, written by the programs. */
 MAP(ports, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct port_key, struct port);
 MAP(reals, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct real_key, struct real);
@@ -87,7 +90,10 @@ INLINE struct sock_state *owned(void *sk)
 		return 0;
 	if (app->flags & APP_HOLDER) {
 		state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-		return state && state->owner.id ? state : 0;
+		if (!state || !state->owner.id)
+			return 0;
+		state->owner.flags = bpf_map_lookup_elem(&living, &state->owner.id) ? APP_EMPTY : APP_EMPTY | APP_ENDED;
+		return state;
 	}
 	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (state)

@@ -70,6 +70,8 @@ INLINE int connect(struct bpf_sock_addr *ctx, int v6)
 	}
 	if (!(state = owned(ctx->sk)))
 		return PASS;
+	if (state->owner.flags & APP_ENDED)
+		return fail(EACCES);
 	if (IS_POD(state) && IS_POD_ONLY(ip)) {
 		state->dialling = state->target = state->peer.set = 0;
 		return PASS;
@@ -98,6 +100,8 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, int v6)
 		return outside6(ctx);
 	if (!(state = owned(ctx->sk)))
 		return PASS;
+	if (state->owner.flags & APP_ENDED)
+		return fail(EACCES);
 	if (IS_POD(state) && IS_POD_ONLY(ip))
 		return PASS;
 	if (!v6 && state->v6only)
@@ -134,6 +138,8 @@ INLINE int bind(struct bpf_sock_addr *ctx, int v6)
 	int real = 0, plain = 1, only;
 	if (!handled(ctx->protocol) || !(state = owned(ctx->sk)))
 		return PASS;
+	if (state->owner.flags & APP_ENDED)
+		return fail(EACCES);
 	if (ctx->sk->src_port)
 		return fail(EINVAL); /* bound already: the names stay */
 	only = v6 && state->v6only;
@@ -189,6 +195,25 @@ SEC("cgroup/sock_create") int ax_sock_create(struct bpf_sock *sk)
 	return known || sk->type == SOCK_RAW ? PASS : fail(EPROTONOSUPPORT);
 }
 
+/* Options by which a socket of the node's, injected, would do to the node's network what its user could
+ * not do in the namespace that the app is in.  The kernel asks for rights in the *node's* namespace, which
+ * root in a container may have some of. */
+INLINE int is_the_nodes(int level, int name)
+{
+	if (level == SOL_SOCKET)
+		return name == SO_BINDTODEVICE || name == SO_BINDTOIFINDEX || name == SO_MARK || name == SO_SNDBUFFORCE ||
+		       name == SO_RCVBUFFORCE;
+	if (level == TCP)
+		return name == TCP_REPAIR;
+	if (level == SOL_IP)
+		return name == IP_TRANSPARENT || name == IP_UNICAST_IF || name == IP_ADD_MEMBERSHIP ||
+		       name == IP_ADD_SOURCE_MEMBERSHIP || name == MCAST_JOIN_GROUP || name == MCAST_JOIN_SOURCE_GROUP ||
+		       name >= IPT_SO_FIRST;
+	return level == SOL_IPV6 && (name == IPV6_TRANSPARENT || name == IPV6_UNICAST_IF || name == IPV6_JOIN_GROUP ||
+				     name == IPV6_JOIN_ANYCAST || name == MCAST_JOIN_GROUP ||
+				     name == MCAST_JOIN_SOURCE_GROUP || name == IPT_SO_FIRST || name == IPT_SO_FIRST + 1);
+}
+
 /* [::] must answer for the app's IPv4 address too: V6ONLY is remembered, not done. */
 SEC("cgroup/setsockopt") int ax_setsockopt(struct bpf_sockopt *ctx)
 {
@@ -196,7 +221,9 @@ SEC("cgroup/setsockopt") int ax_setsockopt(struct bpf_sockopt *ctx)
 	struct sock_state *state;
 	if (ctx->optlen > 4096)
 		ctx->optlen = 0; /* we are shown a page of it; this says that the whole is unchanged */
-	if (ctx->level != 41 /* IPPROTO_IPV6 */ || ctx->optname != 26 /* IPV6_V6ONLY */)
+	if (is_the_nodes(ctx->level, ctx->optname) && (state = owned(ctx->sk)) && state->owner.flags & APP_EMPTY)
+		return fail(EPERM);
+	if (ctx->level != SOL_IPV6 || ctx->optname != IPV6_V6ONLY)
 		return 1;
 	/* a bound socket's is an error, as is an IPv4 one's */
 	if (ctx->sk->family != AF_INET6 || ctx->sk->src_port || (void *)(value + 1) > ctx->optval_end)
@@ -214,7 +241,7 @@ SEC("cgroup/getsockopt") int ax_getsockopt(struct bpf_sockopt *ctx)
 	struct sock_state *state;
 	if (ctx->optlen > 4096)
 		ctx->optlen = 0;
-	if (ctx->level != 41 || ctx->optname != 26 || ctx->sk->family != AF_INET6 || (void *)(value + 1) > ctx->optval_end)
+	if (ctx->level != SOL_IPV6 || ctx->optname != IPV6_V6ONLY || ctx->sk->family != AF_INET6 || (void *)(value + 1) > ctx->optval_end)
 		return 1;
 	if (!ctx->retval && (state = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0)) && state->v6only)
 		*value = 1;
@@ -274,7 +301,25 @@ INLINE int name(struct bpf_sock_addr *ctx, int v6, void (*which)(struct sock_sta
 	return store(ctx, v6, !v6 || IS_MAPPED(ctx->user_ip6) ? ip : ctx->user_ip6[3], port);
 }
 INLINE int getsockname(struct bpf_sock_addr *ctx, int v6) { return name(ctx, v6, own_name); }
-INLINE int getpeername(struct bpf_sock_addr *ctx, int v6) { return name(ctx, v6, peer_name); }
+
+/* Whether an accepted socket of ours has a peer of the node's own whom nobody knows (any more): its
+ * dial was forgotten, or the connection was reset before accept(), which takes the port from the socket. */
+INLINE int is_nameless(struct bpf_sock_addr *ctx, int v6)
+{
+	struct app *app = bpf_get_local_storage(&apps, 0);
+	struct bpf_sock *sk = ctx->sk;
+	__u32 ip;
+	return app->id && !(app->flags & ~(APP_EMPTY | APP_HOLDER | APP_ENDED)) && ctx->protocol == TCP &&
+	       address(ctx, v6, &ip) && IS_LOOPBACK(ip) && !known_socket(sk, v6) && !is_exposed(sk->src_port);
+}
+
+INLINE int getpeername(struct bpf_sock_addr *ctx, int v6)
+{
+	/* it must not pass for the app's own loopback, which servers trust */
+	if (is_nameless(ctx, v6))
+		return store(ctx, v6, 0, bpf_ntohs(ctx->user_port));
+	return name(ctx, v6, peer_name);
+}
 PAIR(getsockname, bpf_sock_addr, getsockname)
 PAIR(getpeername, bpf_sock_addr, getpeername)
 
