@@ -19,7 +19,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
-from appswitch.agent import node
+from appswitch.agent import backends, node
 from appswitch.agent.cli import version
 from appswitch.agent.dns import DnsServer
 from appswitch.agent.ground import Ground, real_ground
@@ -47,6 +47,8 @@ from appswitch.model import App
 
 SWEEP: Final = 1.0
 """Seconds between two looks at what no event tells."""
+TIDY: Final = 5.0
+"""Seconds after which the counters of an app that ended are gone at the latest."""
 RESOLV_NAME: Final = "resolv.conf"
 HOST_RESOLV: Final = Path("/etc/resolv.conf")
 
@@ -162,6 +164,7 @@ class Daemon:
         await rest.start()
         parts.push_async_callback(rest.close)
         self._supervise("sweep", self._sweep, parts)
+        self._supervise("counters", self._tidy_counters, parts)
         if settings.istio.target:
             self._supervise("istio", self._istio(state).run, parts)
         launch = LaunchServer(run_dir.path, self._apps, log)
@@ -270,6 +273,12 @@ class Daemon:
             self._apps.sweep()
             self._ports.sweep()
             self._writer.sweep(time.monotonic())
+
+    async def _tidy_counters(self) -> None:
+        """In a thread: a full table takes a fifth of a second."""
+        while True:
+            await asyncio.sleep(TIDY)
+            await asyncio.to_thread(backends.tidy, self._kernel.counters, self._registry.snapshot)
 
     def _supervise(self, name: str, work: Callable[[], Awaitable[None]], parts: AsyncExitStack) -> None:
         """Run a part for as long as the daemon runs; one that fails is told of and begins again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from appswitch.interceptor.decision import Candidate, Kind, Verdict, error_name
+from appswitch.interceptor.decision import AVOID, Candidate, Kind, Verdict, error_name
 from appswitch.model import App, Class, Destination
 
 _ERRORS = {"EACCES": "permission denied", "ECONNREFUSED": "connection refused", "ENETUNREACH": "unreachable"}
@@ -89,6 +89,9 @@ def _state(candidate: Candidate) -> str:
         return "weight 0"
     if not candidate.live:
         return "not listening"
+    if candidate.failed is not None and (candidate.avoided or candidate.failed < AVOID):
+        alone = "" if candidate.avoided else ", nobody else is there"
+        return f"failed {candidate.failed:.1f} s ago{alone}"
     return "ok"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
 from appswitch.interceptor.commands import Command, Dump
+from appswitch.interceptor.counters import Count, Edge, Failures
 from appswitch.interceptor.events import AdmissionRefused, Event
 from appswitch.model import Service
 
@@ -44,9 +45,22 @@ class KernelDriver(Protocol):
 
     def lost(self) -> int: ...
 
+    @property
+    def counters(self) -> CountersLike: ...
+
     def close(self) -> None: ...
 
     def remove(self) -> None: ...
+
+
+class CountersLike(Protocol):
+    """`interceptor.counters.Counters`; see there."""
+
+    def read(self) -> dict[Edge, Count]: ...
+
+    def failures(self) -> Failures: ...
+
+    def sweep(self, alive: Collection[int], gone: Callable[[Edge], bool]) -> None: ...
 
 
 class HolderLike(Protocol):

@@ -51,10 +51,10 @@ GROUP: Final = struct.Struct("=IIBBHIQ4sI")
 GROUP_NEXT_OFFSET: Final = 16
 BACKEND: Final = struct.Struct("=4sHBBII")
 """target (ADDRESS: network order; APP: the id in machine order), port, kind, spare, alias, threshold"""
-SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBH28s")
+SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBHB27s")
 """What a socket carries (sk_storage): owner {id, class, ip, flags}, then bound {ip, port, scope, set},
 peer {ip, port, protocol, set}, local {ip, port, spare, set}, target app, service index,
-its cookie, nanoseconds at start, v6only, dialling, real port, spare."""
+its cookie, nanoseconds at start, v6only, dialling, real port, counted, spare."""
 SOCK_SIZE: Final = SOCK.size
 
 
@@ -84,7 +84,8 @@ def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
         0,
         0,
         0,
-        bytes(28),
+        0,
+        bytes(27),
     )
 
 
@@ -103,10 +104,19 @@ CROSSING_KEY: Final = struct.Struct("=4s4sHHHH")
 """from, to (addresses), from_port (0: datagrams), to_port, protocol, pad"""
 CROSSING: Final = struct.Struct("=II4sHHQ")
 """app that dialled, app that was dialled, address and port it asked for, pad, the dialler's netns cookie"""
-COUNT_KEY: Final = struct.Struct("=II")
-"""app that dialled, service"""
-COUNT: Final = struct.Struct("=QQQQQ")
-"""closed, failed, sent, received (bytes), nanoseconds"""
+COUNT_KEY: Final = struct.Struct("=I4s4sHHB3s")
+"""app that dialled, ip and port dialled, target (as in BACKEND), port there, kind, pad"""
+COUNT_OUTSIDE: Final = 0
+COUNT_APP: Final = BACKEND_APP
+COUNT_ADDRESS: Final = BACKEND_ADDRESS
+COUNT_LOOPBACK: Final = 3
+COUNT: Final = struct.Struct("=QQQQQQQQQQQ")
+"""opened, ended, failed, refused, timed out, unreachable, reset, sent, received (bytes), nanoseconds,
+time of the last failure"""
+FAILURE_KEY: Final = struct.Struct("=4sHH")
+"""ip, port, pad"""
+FAILURE: Final = struct.Struct("=QII")
+"""nanoseconds, consecutive, errno"""
 EVENT: Final = struct.Struct("=II4sIHHBBHQQ")
 """kind, app, ip, service, port, real, protocol, scope, error, cookie, time"""
 
@@ -125,6 +135,8 @@ LAYOUTS: Final = {
     "crossing": CROSSING,
     "count_key": COUNT_KEY,
     "count": COUNT,
+    "failure_key": FAILURE_KEY,
+    "failure": FAILURE,
     "event": EVENT,
 }
 """Every struct of `bpf/abi.h` that Python packs or unpacks, by its name there."""

@@ -3,11 +3,13 @@
 `route` is the part that depends on policy alone: `rows.py` compiles it into the kernel's tables.
 `decide` adds who listens now, as the programs see it at connect().  Order: loopback, link-local,
 vservice or service at exactly this port (a real port of the node counts as the service behind it),
-apps that have the address, outside.
+apps that have the address, outside.  Backends that are no apps and failed within the last second are
+avoided as long as another is there; which those are is an input too (`Ages`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from errno import EACCES, ECONNREFUSED, errorcode
@@ -15,9 +17,15 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from appswitch.interceptor.index import LOOPBACK_IP, Index, Key, Member, Rule, Target, effective_weights
-from appswitch.model import App, Class, Destination, LbPolicy, Snapshot
+from appswitch.model import App, Class, Destination, LbPolicy, Protocol, Snapshot
 
 LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
+AVOID: Final = 1.0
+"""Seconds for which a backend that failed is left out (bpf/decide.h: AVOID_NANOSECONDS)."""
+
+Ages = Mapping[tuple[int, int], float]
+"""By (IPv4 address as a number, port): seconds since the last dial there failed."""
+NOTHING_FAILED: Final[Ages] = {}
 
 
 class Kind(Enum):
@@ -45,11 +53,15 @@ class Candidate:
     """Policy lets this client reach it."""
     live: bool = True
     """Somebody listens there; of an address outside nothing is known, so it counts as live."""
+    failed: float | None = None
+    """Seconds since the last dial to it failed; None: the last one did not, or it is an app."""
+    avoided: bool = False
+    """It failed within AVOID seconds, and others are there."""
 
     @property
     def picked(self) -> bool:
         """Whether a connection may go there now."""
-        return self.eligible and self.live and self.weight > 0
+        return self.eligible and self.live and self.weight > 0 and not self.avoided
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,9 @@ def route(index: Index, client: Class, key: Key) -> Verdict | None:
     return _route(target, client, target.name or (f"{address}:{key.port}" if key.port else address))
 
 
-def decide(state: Snapshot | Index, client: App | Class, destination: Destination) -> Verdict:
+def decide(
+    state: Snapshot | Index, client: App | Class, destination: Destination, ages: Ages = NOTHING_FAILED
+) -> Verdict:
     """What a client gets for a destination now.
 
     A bare `Class` has no loopback of its own: everything there is refused.
@@ -98,15 +112,15 @@ def decide(state: Snapshot | Index, client: App | Class, destination: Destinatio
     if address in LINK_LOCAL:
         return Verdict(Kind.REFUSE, "link-local addresses are refused", Rule.LINK_LOCAL, EACCES)
     app_class = client.app_class if isinstance(client, App) else client
-    found = _at(index, app_class, Key(int(address), port, protocol), port)
+    found = _at(index, app_class, Key(int(address), port, protocol), port, ages)
     via = ""
     if found is None and (real := index.behind_real_port(int(address), port, protocol)):
         app, service = real
         via = f"{address}:{port} is the real port of {app.ip}:{service.port}: "
         address, port = app.ip, service.port
-        found = _at(index, app_class, Key(int(address), port, protocol), port)
+        found = _at(index, app_class, Key(int(address), port, protocol), port, ages)
     if found is None or (found.kind is Kind.BALANCE and not found.picks):
-        anything = _at(index, app_class, Key(int(address), 0, protocol), port)
+        anything = _at(index, app_class, Key(int(address), 0, protocol), port, ages)
         if anything is not None and (found is None or anything.candidates):
             found = anything  # else it only says ECONNREFUSED, as `found` does, and with the reason
     if found is None:
@@ -151,16 +165,29 @@ def _lets(member: Member, client: Class) -> bool:
     return member.labels is None or client.labels.shares(member.labels)
 
 
-def _at(index: Index, client: Class, key: Key, port: int) -> Verdict | None:
+def _at(index: Index, client: Class, key: Key, port: int, ages: Ages) -> Verdict | None:
     """`route`, with who is live.  `port` is the one asked for, where the key is any port's."""
     verdict = route(index, client, key)
     if verdict is None:
         return None
+    known = ages if key.protocol == Protocol.TCP else NOTHING_FAILED
     candidates = tuple(
-        replace(c, port=c.port or port, live=not c.app or index.listens(c.app, c.port or port, key.protocol))
+        replace(
+            c,
+            port=c.port or port,
+            live=not c.app or index.listens(c.app, c.port or port, key.protocol),
+            failed=None if c.app else known.get((int(c.address), c.port or port)),
+        )
         for c in verdict.candidates
     )
-    return replace(verdict, candidates=candidates)
+    return replace(verdict, candidates=_avoid_failed(candidates))
+
+
+def _avoid_failed(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    late = {c for c in candidates if c.picked and c.failed is not None and c.failed < AVOID}
+    if all(c in late for c in candidates if c.picked):
+        return candidates
+    return tuple(replace(c, avoided=True) if c in late else c for c in candidates)
 
 
 def _settle(verdict: Verdict, port: int) -> Verdict:

@@ -105,6 +105,11 @@ class Index:
                 return service
         return None
 
+    def serves(self, app: int, real_port: int, protocol: int) -> bool:
+        """Whether the app listens there, really."""
+        services = self._services.get(app, {}).values()
+        return any(s.real_port == real_port and s.protocol == protocol for each in services for s in each)
+
     def on_real_port(self, port: int, protocol: int) -> Service | None:
         """The service that is really bound to this port of the node."""
         return self._real.get((port, protocol))

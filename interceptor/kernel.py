@@ -23,6 +23,7 @@ from typing import Final
 
 from appswitch.errors import Exhausted, InvalidInput, Unsupported
 from appswitch.interceptor import abi, libbpf
+from appswitch.interceptor.counters import Counters
 from appswitch.interceptor.events import Event, decode
 from appswitch.interceptor.tables import (
     Command,
@@ -98,6 +99,9 @@ MAPS: Final = {
     "crossings": (abi.CROSSING_KEY.size, abi.CROSSING.size),
     "served": (8, abi.PORT_KEY.size),
     "counts": (abi.COUNT_KEY.size, abi.COUNT.size),
+    "shares": (4, 8),
+    "others": (4, abi.COUNT.size),
+    "failures": (abi.FAILURE_KEY.size, abi.FAILURE.size),
     "lost": (4, 8),
     "pool": (0, 4),
     "events": (0, 0),
@@ -110,20 +114,6 @@ MAPPED: Final = {
     "lost": mmap.PAGESIZE,
 }
 BPFFS: Final = Path("/sys/fs/bpf")
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """What happened on the connections that one app made to one service."""
-
-    closed: int
-    failed: int
-    """refused, timed out or given up before they were established"""
-    sent: int
-    """bytes acknowledged by the peer"""
-    received: int
-    nanoseconds: int
-    """duration of the closed ones, added up"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +171,7 @@ class Kernel:
         self._verdicts = memoryview(self._memory["verdicts"]).cast("Q")
         self._programs = {name: self._object.program_fd(name) for name in PROGRAMS | OWN_PROGRAMS}
         self._map_ids = {libbpf.map_id(each.fd) for each in self._maps.values()}
+        self.counters = Counters(*(self._maps[name] for name in ("counts", "others", "shares", "failures")))
         self._records: list[bytes] = []
         self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
         self.event_fd = self._ring.fd
@@ -269,9 +260,6 @@ class Kernel:
             if abi.PORT_KEY.unpack(key)[0] == app_id:
                 self._maps["served"].delete(cookie)
         self._maps["pods"].delete(struct.pack("=I", app_id))
-        for key in list(self._maps["counts"].keys()):
-            if abi.COUNT_KEY.unpack(key)[0] == app_id:
-                self._maps["counts"].delete(key)
         return freed
 
     def _retire(self, app_id: int) -> None:
@@ -381,14 +369,6 @@ class Kernel:
     def lost(self) -> int:
         """How many events did not fit into the ring, or did not decode: then read services() anew."""
         return int(struct.unpack_from("=Q", self._memory["lost"])[0]) + self._undecoded
-
-    def counters(self) -> dict[tuple[int, int], Count]:
-        """By (app that dialled, service index)."""
-        found = {}
-        for key, value in self._maps["counts"].items():
-            app, service = abi.COUNT_KEY.unpack(key)
-            found[app, service] = Count(*abi.COUNT.unpack(value))
-        return found
 
     def close(self) -> None:
         """Lets go; everything pinned or attached works on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from appswitch.agent.ground import Ground
 from appswitch.agent.logs import Event, Log
 from appswitch.errors import Exhausted
 from appswitch.interceptor.commands import Command, Dump
+from appswitch.interceptor.counters import Count, Edge, Failures
 from appswitch.interceptor.events import AdmissionRefused
 from appswitch.interceptor.events import Event as KernelEvent
 from appswitch.model import Service
@@ -39,6 +40,23 @@ class FakeLog(Log):
         return sum(each is event for each, _ in self.events)
 
 
+class FakeCounters:
+    """`CountersLike` that has what it is given."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Edge, Count] = {}
+        self.failed: Failures = {}
+
+    def read(self) -> dict[Edge, Count]:
+        return dict(self.counts)
+
+    def failures(self) -> Failures:
+        return self.failed
+
+    def sweep(self, alive: Collection[int], gone: Callable[[Edge], bool]) -> None:
+        self.counts = {edge: count for edge, count in self.counts.items() if edge.app in alive}
+
+
 class FakeKernel:
     """`KernelDriver` in memory: the tables are CORE's model, events are `push`ed by the test."""
 
@@ -60,6 +78,7 @@ class FakeKernel:
         self.closed = self.removed = False
         self.fail: OSError | None = None
         """What the next `attach` raises."""
+        self.counters = FakeCounters()
         self._events: list[KernelEvent] = []
 
     def push(self, *events: KernelEvent) -> None:

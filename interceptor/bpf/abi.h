@@ -26,7 +26,8 @@ struct sock_state {
 	__u8 v6only;       /* IPV6_V6ONLY was asked for (and swallowed), or the address is IPv6 alone */
 	__u8 dialling;     /* a connect() that policy let through is under way */
 	__u16 real;        /* the port it really serves on, while it is counted in `ports` */
-	__u8 spare[28];
+	__u8 counted;      /* where its connection was counted when it was opened: enum counted */
+	__u8 spare[27];
 };
 
 struct key { __u32 ip; __u16 port; __u8 protocol, pad; };
@@ -74,8 +75,22 @@ struct pod { __u32 ip, node; __u64 netns; };
 struct crossing_key { __u32 from, to; __u16 from_port, to_port, protocol, pad; };
 struct crossing { __u32 app, target, asked_ip; __u16 asked_port, pad; __u64 netns; };
 
-struct count_key { __u32 app, service; };
-struct count { __u64 closed, failed, sent, received, nanoseconds; };
+/* What became of the connections of an app to one backend of one service: ip:port is what it dialled,
+ * target:backend_port where that led (an AppId or an address, and the real port). */
+enum count_kind { COUNT_OUTSIDE, COUNT_APP = BACKEND_APP, COUNT_ADDRESS = BACKEND_ADDRESS, COUNT_LOOPBACK };
+struct count_key { __u32 app, ip, target; __u16 port, backend_port; __u8 kind, pad[3]; };
+struct count {
+	__u64 opened, ended;
+	__u64 failed; /* of those that ended: never established */
+	__u64 refused, timed_out, unreachable, reset; /* why the kernel ended them */
+	__u64 sent, received, nanoseconds;
+	__u64 last_failure; /* CLOCK_MONOTONIC */
+};
+enum counted { COUNTED_NOT, COUNTED_ALONE, COUNTED_TOGETHER };
+
+/* When a backend that is no app last failed: the next connect() goes elsewhere. */
+struct failure_key { __u32 ip; __u16 port, pad; };
+struct failure { __u64 time; __u32 consecutive, error; };
 
 enum event_kind { EVENT_LISTEN = 1, EVENT_UNLISTEN, EVENT_DENIED, EVENT_ADMISSION, EVENT_POOL, EVENT_FULL };
 /* EVENT_ADMISSION: ip:port is the stranger, `service` the address it dialled (network order),

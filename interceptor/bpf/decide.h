@@ -6,7 +6,17 @@
 #define DRAWS 16
 #define SCAN 4096
 
-struct target { __u32 ip; __u16 port; __u16 protocol; __u32 app, service, source; };
+/* A backend that is no app and failed so recently is left out while another is there.  A second is what
+ * a program that tries again waits; a dead backend then costs at most one failed connect() a second. */
+#define AVOID_NANOSECONDS 1000000000ull
+
+struct target {
+	__u32 ip;
+	__u16 port, protocol;
+	__u32 app, service, source;
+	__u32 failed_ip; /* the last one that was left out, should there be no other */
+	__u16 failed_port, choosy; /* choosy: another backend is there */
+};
 
 /* What this class gets for the key: a group, or NULL where the key names no service. */
 INLINE struct group *find_group(__u32 ip, __u16 port, __u8 protocol, __u32 cls, int *error)
@@ -51,12 +61,24 @@ INLINE struct port *find_listener(__u32 app, __u16 port, __u8 protocol, int v6, 
 	return found && found->listening > 0 && (v6 ? found->dual & PORT_DUAL : !loopback && found->scope == SCOPE_ANY) ? found : 0;
 }
 
-/* Fills `to` from a backend; false if nobody listens there. */
+INLINE int failed_lately(__u32 ip, __u16 port)
+{
+	struct failure_key key = { .ip = ip, .port = port };
+	struct failure *failure = bpf_map_lookup_elem(&failures, &key);
+	return failure && bpf_ktime_get_coarse_ns() - failure->time < AVOID_NANOSECONDS;
+}
+
+/* Fills `to` from a backend; false if nobody listens there, or it is to be avoided. */
 INLINE int take(struct backend *backend, struct target *to)
 {
 	__u16 port = backend->port ? backend->port : to->port;
 	struct port *listener;
 	if (backend->kind == BACKEND_ADDRESS) {
+		if (to->choosy && failed_lately(backend->target, port)) {
+			to->failed_ip = backend->target;
+			to->failed_port = port;
+			return 0;
+		}
 		to->ip = backend->target;
 		to->port = port;
 		return 1;
@@ -82,12 +104,23 @@ static long scan_one(__u64 i, struct scan *scan)
 	return 1;
 }
 
+INLINE int take_failed(struct target *to)
+{
+	if (!to->failed_port)
+		return 0;
+	to->ip = to->failed_ip;
+	to->port = to->failed_port;
+	return 1;
+}
+
 /* One backend of the group.  Draws again when the drawn one does not listen, so that the choice
- * among the living is exactly weighted; when luck runs out, the first living one in order. */
+ * among the living is exactly weighted; when luck runs out, the first living one in order.  Where all
+ * that is left failed lately, one of those. */
 CHECKED_ONCE int pick(__u32 first, __u32 count, __u32 start, int random, struct target *to)
 {
 	if (!to || !count)
 		return 0;
+	to->choosy = count > 1 && to->protocol == TCP;
 	for (int i = 0; i < DRAWS; i++) {
 		__u32 at = random ? bpf_get_prandom_u32() % count : (start + i) % count;
 		__u32 slot = first + at;
@@ -102,16 +135,13 @@ CHECKED_ONCE int pick(__u32 first, __u32 count, __u32 start, int random, struct 
 		}
 		if (take(backend, to))
 			return 1;
-		if (!random && i + 1 >= (int)count)
-			return 0;
-		if (count == 1)
-			return 0;
+		if (count == 1 || (!random && i + 1 >= (int)count))
+			return take_failed(to);
 	}
 	struct scan scan = { .first = first, .start = start, .count = count, .to = *to };
 	bpf_loop(count < SCAN ? count : SCAN, scan_one, &scan, 0);
-	if (scan.found)
-		*to = scan.to;
-	return scan.found;
+	*to = scan.to;
+	return scan.found || take_failed(to);
 }
 
 enum outcome { MISS, CHOSEN, DIRECT, DEAD, REFUSED };

@@ -27,6 +27,7 @@ HELPER(long, bind, struct bpf_sock_addr *ctx, void *address, int length);
 HELPER(long, set_retval, int retval);
 HELPER(long, sock_ops_cb_flags_set, struct bpf_sock_ops *ctx, int flags);
 HELPER(struct bpf_sock *, sk_fullsock, void *sk);
+HELPER(struct sock *, skc_to_tcp_sock, void *sk);
 HELPER(long, skb_load_bytes, const void *skb, __u32 offset, void *to, __u32 length);
 HELPER(struct bpf_sock *, sk_lookup_tcp, void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags);
 HELPER(struct bpf_sock *, sk_lookup_udp, void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags);
@@ -77,7 +78,10 @@ HELPER(void, ringbuf_submit, void *data, __u64 flags);
 #define EPROTONOSUPPORT 93
 #define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
+#define EPIPE 32
 #define ENETUNREACH 101
+#define ECONNRESET 104
+#define ETIMEDOUT 110
 #define ECONNREFUSED 111
 
 enum { FAIL = 0, PASS = 1 }; /* what a cgroup program returns */

@@ -50,7 +50,10 @@ MAP(pods, BPF_MAP_TYPE_HASH, 4096, BPF_F_NO_PREALLOC, __u32, struct pod); /* by 
 MAP(crossings, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct crossing_key, struct crossing);
 /* By cookie: listening sockets that no program saw begin, or that own no port of the pool. */
 MAP(served, BPF_MAP_TYPE_HASH, 16384, BPF_F_NO_PREALLOC, __u64, struct port_key);
-MAP(counts, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct count_key, struct count);
+MAP(counts, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct count_key, struct count);
+MAP(shares, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, __u64); /* an app's entries in it */
+MAP(others, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, struct count); /* beyond its share, added up */
+MAP(failures, BPF_MAP_TYPE_LRU_HASH, 16384, 0, struct failure_key, struct failure);
 MAP(lost, BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
 
 struct {

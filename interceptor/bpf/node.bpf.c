@@ -330,9 +330,15 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 	/* most calls are none of these: they must cost nothing */
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
-		if (CROSSES(ctx->remote_ip4) && (sk = ctx->sk) && (state = owned(sk)))
-			note_crossing(ctx, state);
+		if ((sk = ctx->sk) && (state = bpf_sk_storage_get(&sockets, sk, 0, 0))) {
+			opened(ctx, state);
+			if (CROSSES(ctx->remote_ip4))
+				note_crossing(ctx, state);
+		}
+		return 1;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		if (ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_RTO_CB_FLAG)
+			reached(ctx);
 		return 1;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] != BPF_TCP_CLOSE)
@@ -350,7 +356,7 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 	if (!sk || !(state = owned(sk)))
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_STATE_CB) {
-		closed(ctx, state);
+		closed(ctx, sk, state);
 		if (CROSSES(ctx->remote_ip4))
 			forget_crossing(ctx);
 	} else {
@@ -429,6 +435,10 @@ SEC("sockops") int ax_own_sockops(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_STATE_CB:
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		if (ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_RTO_CB_FLAG)
+			reached(ctx);
+		return 1;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		bpf_sock_ops_cb_flags_set(ctx, 0); /* the listener's */
 		return 1;
@@ -440,14 +450,14 @@ SEC("sockops") int ax_own_sockops(struct bpf_sock_ops *ctx)
 	if (!(sk = ctx->sk) || !(state = owned(sk)))
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+		opened(ctx, state);
 		note_crossing(ctx, state);
 	} else if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
 		own_listen(ctx, state);
 	} else if (ctx->args[0] == BPF_TCP_LISTEN) {
 		gone(bpf_get_socket_cookie(ctx));
 	} else {
-		closed(ctx, state);
+		closed(ctx, sk, state);
 		forget_crossing(ctx);
 	}
 	return 1;
