@@ -23,6 +23,9 @@ T = TypeVar("T")
 NODE_IP = "10.0.2.15"
 """The address of every sandbox, the manual's."""
 
+SLOWNESS = float(os.environ.get("TEST_SLOWNESS", "1"))
+"""What deadlines are multiplied with, on an emulated machine (tests/kernels)."""
+
 _SETUP = f"""
 ip link set lo up &&
 ip link add br0 type bridge && ip addr add {NODE_IP}/24 dev br0 && ip link set br0 up &&
@@ -33,7 +36,7 @@ echo ready && cat; {{ echo 1 >"$0"; }} 2>/dev/null
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
     """The first true value of `condition`, asked every 10 ms; AssertionError at the deadline (seconds)."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * SLOWNESS
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout:g} s")
@@ -83,7 +86,7 @@ class Process:
     def wait(self, timeout: float = 20.0) -> int:
         """Its exit status (negative: the signal that killed it); AssertionError at the deadline."""
         try:
-            return self.popen.wait(timeout)
+            return self.popen.wait(timeout * SLOWNESS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.popen.args!r} still runs\n{self.output()}") from None
 
@@ -92,10 +95,10 @@ class Process:
         if self.popen.poll() is None:
             self.popen.send_signal(sig)
             try:
-                self.popen.wait(timeout)
+                self.popen.wait(timeout * SLOWNESS)
             except subprocess.TimeoutExpired:
                 os.killpg(self.popen.pid, signal.SIGKILL)
-        return self.popen.wait(timeout)
+        return self.popen.wait(timeout * SLOWNESS)
 
     def send(self, line: str) -> None:
         """Writes one line to its standard input."""
@@ -178,7 +181,7 @@ class Sandbox:
             start_new_session=True,
         ) as popen:
             try:
-                out, err = popen.communicate(stdin, timeout)
+                out, err = popen.communicate(stdin, timeout * SLOWNESS)
             except subprocess.TimeoutExpired:
                 os.killpg(popen.pid, signal.SIGKILL)
                 out, err = popen.communicate()
