@@ -125,6 +125,7 @@ class Daemon:
                 self._ports.covers,
                 log,
                 str(run_dir.path / RESOLV_NAME) if settings.dns.enabled else "",
+                settings.driver.connect_wait,
             )
         )
         parts.callback(self._apps.close)

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from appswitch.agent import settings_parse
 from appswitch.errors import InvalidInput
 from appswitch.model import DEFAULT_LABELS, Class, Expose, Labels
 
@@ -46,6 +47,7 @@ class Hello(msgspec.Struct, frozen=True):
     lonely: bool = False
     kept: list[int] = []
     closed: list[int] = []
+    connect_wait: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Request:
     """The app stays in the caller's network namespace, where nothing but loopback is up."""
     inherited: str = ""
     """Sockets of the caller's that the launcher kept or closed, as text; empty: there were none."""
+    connect_wait: float | None = None
+    """Seconds; None: as the daemon's setting says."""
 
 
 _decoder = msgspec.json.Decoder(Hello)
@@ -104,6 +108,7 @@ def decode(message: bytes) -> Request:
         dns_override=hello.dns_override,
         lonely=hello.lonely,
         inherited=_inherited(hello.kept, hello.closed),
+        connect_wait=_wait(hello.connect_wait),
     )
 
 
@@ -165,6 +170,16 @@ def _inherited(kept: list[int], closed: list[int]) -> str:
     """`kept 0,1; closed 7`, of descriptors."""
     parts = [(word, numbers[:64]) for word, numbers in (("kept", kept), ("closed", closed)) if numbers]
     return "; ".join(f"{word} {','.join(map(str, numbers))}" for word, numbers in parts)
+
+
+def _wait(text: str) -> float | None:
+    """`10s`, as `ax daemon --connect-wait` has it."""
+    if not text:
+        return None
+    try:
+        return settings_parse.wait(text)
+    except ValueError as reason:
+        raise InvalidInput(f"--connect-wait {text!r} {reason}") from None
 
 
 def _identity(flag: str, text: str) -> str:

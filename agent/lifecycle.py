@@ -25,6 +25,7 @@ from appswitch.agent.port_stock import is_free
 from appswitch.agent.registry import Registry
 from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver, Networks
 from appswitch.agent.tasks import spawn
+from appswitch.agent.waiters import Waiters, wait_flags
 from appswitch.agent.writer import Writer
 from appswitch.errors import AppSwitchError, Conflict, Denied, InvalidInput, Unavailable, Unsupported
 from appswitch.interceptor import abi
@@ -52,6 +53,8 @@ class Parts:
     log: Log
     resolv: str
     """Path of the apps' resolv.conf; "" where built-in DNS is off."""
+    connect_wait: float = 0.0
+    """Seconds, of apps that do not say."""
 
 
 class Apps:
@@ -68,6 +71,7 @@ class Apps:
         """Apps whose first process has gone and whose cgroup still has others."""
         self._namespaces: dict[int, int] = {}
         """By AppId: network namespaces that were there before and got the app's address on their lo."""
+        self._waiters = Waiters(parts.kernel, parts.log, parts.connect_wait)
 
     async def start(self, request: Request, caller: Caller) -> Started:
         """See `launch.Keeper`."""
@@ -126,11 +130,13 @@ class Apps:
                 self._.log(Event.APP_REFUSED, app=app.id_text, error=error)
                 continue
             alive.append(record)
+            self._waiters.adopt(app)
             self._.log(Event.APP_ADOPTED, app=app.id_text, name=app.name, ip=app.ip, pid=app.pid)
         return alive
 
     def resume(self) -> None:
-        """Watch the adopted apps; the event loop runs."""
+        """Watch the adopted apps; the event loop runs, and the pool has ports."""
+        self._waiters.resume()
         for app in self._.registry.snapshot.apps:
             if app.id in self._pidfds:
                 continue
@@ -182,12 +188,15 @@ class Apps:
                 user=user[0] if user else caller.peer.uid,
                 new_netns=request.new_netns,
                 exposes=request.exposes,
+                connect_wait=self._waiters.seconds(request.connect_wait),
                 cgroup="/" + str(path.relative_to(self._root)),
             )
         )
         undo.callback(parts.writer.soon)
         undo.callback(parts.registry.remove_app, app_id)
         try:
+            self._waiters.add(app)
+            undo.callback(self._waiters.remove, app_id)
             parts.kernel.attach(path, app_id, parts.registry.class_index(app.app_class), ip, _flags(app))
             undo.callback(parts.kernel.forget, app_id)
             for expose in request.exposes:
@@ -362,6 +371,7 @@ class Apps:
         self._.holder.remove(app_id)
         self._.registry.remove_app(app_id)
         self._hide_address(app)
+        self._waiters.remove(app_id)
         self._.freed(self._.kernel.forget(app_id))
         self._.journal.ended(app_id)
         self._.writer.soon()
@@ -378,4 +388,4 @@ class Apps:
 
 
 def _flags(app: App) -> int:
-    return abi.APP_EMPTY if app.new_netns else 0
+    return wait_flags(app) | (abi.APP_EMPTY if app.new_netns else 0)

@@ -13,6 +13,14 @@ from appswitch.interceptor.events import AdmissionRefused, Event
 from appswitch.model import Service
 
 
+class WaitingLike(Protocol):
+    """What connect-wait needs of the node; see `interceptor.waiting`."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class KernelDriver(Protocol):
     """`interceptor.kernel.Kernel`, as far as the daemon uses it; see there."""
 
@@ -20,6 +28,9 @@ class KernelDriver(Protocol):
     """Readable when events wait."""
     sock_map_pin: Path
     """The holder opens this map."""
+
+    @property
+    def waiting(self) -> WaitingLike: ...
 
     def attach(self, cgroup: Path, app_id: int, class_index: int, ip: IPv4Address, flags: int) -> None: ...
 

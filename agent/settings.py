@@ -78,6 +78,15 @@ class DriverSettings:
     )
     """Reserved by IANA (class E), so that no address of the world is hidden; equal on all nodes."""
 
+    connect_wait: float = option(
+        "--connect-wait",
+        0.0,
+        parse.wait,
+        "time",
+        "How long applications' connect() waits for a listener, eg 10s (default: 0)",
+    )
+    """Seconds, of apps that do not say `ax run --connect-wait`.  0: ECONNREFUSED at once, as natively."""
+
     @property
     def dns_ip(self) -> IPv4Address:
         """The address that apps' resolv.conf names: .53 of the range's last 256, never given to a name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from math import ceil
 from pathlib import Path
 
 _WORD = re.compile(r"[^\s~,=]+")
@@ -87,6 +88,23 @@ def port_ranges(text: str) -> tuple[tuple[int, int], ...]:
         else:
             merged.append((low, high))
     return tuple(merged)
+
+
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|)")
+_UNITS = {"ms": 1, "s": 1000, "": 1000, "m": 60_000}
+LONGEST_WAIT = 600.0
+"""Seconds.  The kernel sends a SYN 127 times more at most: the pauses between grow to five seconds."""
+
+
+def wait(text: str) -> float:
+    """`10s`, `500ms`, `2m`, plain seconds, or 0 for none: seconds, rounded up to tenths."""
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise ValueError("is no time (10s, 500ms, 2m, or seconds)")
+    seconds = ceil(float(found[1]) * _UNITS[found[2]] / 100) / 10
+    if seconds > LONGEST_WAIT:
+        raise ValueError(f"is longer than {LONGEST_WAIT / 60:g}m")
+    return seconds
 
 
 def address(text: str) -> IPv4Address:

@@ -20,6 +20,8 @@ PORT_OWN: Final = 2
 """Bit of a port's `dual`: it is a pod's, dialled at `ip`."""
 APP_ENDED: Final = 8
 """Sockets that outlive the app reach nobody: its number of a class may be another's by now."""
+APP_WAIT_SHIFT: Final = 16
+"""Flags above: for how long connect() waits for a listener, in tenths of a second."""
 
 KIND_NONE: Final = 0
 KIND_BALANCE: Final = 1
@@ -51,10 +53,10 @@ GROUP: Final = struct.Struct("=IIBBHIQ4sI")
 GROUP_NEXT_OFFSET: Final = 16
 BACKEND: Final = struct.Struct("=4sHBBII")
 """target (ADDRESS: network order; APP: the id in machine order), port, kind, spare, alias, threshold"""
-SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBHB27s")
+SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBHB3sQ16s")
 """What a socket carries (sk_storage): owner {id, class, ip, flags}, then bound {ip, port, scope, set},
 peer {ip, port, protocol, set}, local {ip, port, spare, set}, target app, service index,
-its cookie, nanoseconds at start, v6only, dialling, real port, counted, spare."""
+its cookie, nanoseconds at start, v6only, dialling, real port, counted, pad, end of its wait, spare."""
 SOCK_SIZE: Final = SOCK.size
 
 
@@ -85,7 +87,9 @@ def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
         0,
         0,
         0,
-        bytes(27),
+        bytes(3),
+        0,
+        bytes(16),
     )
 
 
@@ -117,6 +121,15 @@ FAILURE_KEY: Final = struct.Struct("=4sHH")
 """ip, port, pad"""
 FAILURE: Final = struct.Struct("=QII")
 """nanoseconds, consecutive, errno"""
+HOLE: Final = struct.Struct("=II")
+"""port, active"""
+WAIT_KEY: Final = struct.Struct("=4sHH")
+"""address and port of the socket that waits, pad"""
+WAIT: Final = struct.Struct("=II4sIHHBBBBI")
+"""app, class, the address it asked for, app that it was led to, port asked for, real port,
+astray, established, its own TCP_SYNCNT, pad, its own TCP_RTO_MAX_MS"""
+LISTENER_KEY: Final = struct.Struct("=HH")
+"""real port, slot"""
 EVENT: Final = struct.Struct("=II4sIHHBBHQQ")
 """kind, app, ip, service, port, real, protocol, scope, error, cookie, time"""
 
@@ -133,6 +146,10 @@ LAYOUTS: Final = {
     "pod": POD,
     "crossing_key": CROSSING_KEY,
     "crossing": CROSSING,
+    "hole": HOLE,
+    "wait_key": WAIT_KEY,
+    "wait": WAIT,
+    "listener_key": LISTENER_KEY,
     "count_key": COUNT_KEY,
     "count": COUNT,
     "failure_key": FAILURE_KEY,

@@ -35,6 +35,7 @@ from appswitch.interceptor.tables import (
     WriteGroup,
     WriteVerdicts,
 )
+from appswitch.interceptor.waiting import OWN_NETWORK, Waiting
 from appswitch.model import BindScope, Protocol, Service
 
 OBJECT: Final = Path(__file__).resolve().parent / "_built" / "node.bpf.o"
@@ -98,6 +99,9 @@ MAPS: Final = {
     "pods": (4, abi.POD.size),
     "crossings": (abi.CROSSING_KEY.size, abi.CROSSING.size),
     "served": (8, abi.PORT_KEY.size),
+    "holes": (4, abi.HOLE.size),
+    "waits": (abi.WAIT_KEY.size, abi.WAIT.size),
+    "listeners": (abi.LISTENER_KEY.size, 8),
     "counts": (abi.COUNT_KEY.size, abi.COUNT.size),
     "shares": (4, 8),
     "others": (4, abi.COUNT.size),
@@ -132,10 +136,11 @@ class Kernel:
     """Owner of the maps and programs of one run directory.  Not safe for several threads."""
 
     @staticmethod
-    def open(pin_dir: Path, *, clean: bool) -> Kernel:
+    def open(pin_dir: Path, *, clean: bool, network: Path = OWN_NETWORK) -> Kernel:
         """Loads the programs over the maps pinned at `pin_dir`, made where they are missing.
 
-        `clean` forgets what is pinned there.  Raises Unsupported with the reason and the mend.
+        `clean` forgets what is pinned there; `network` is the node's namespace.  Raises Unsupported with
+        the reason and the mend.
         """
         if os.geteuid() != 0:
             raise Unsupported("the kernel driver needs root: start the daemon as root (sudo ax daemon)")
@@ -144,7 +149,7 @@ class Kernel:
             _remove_pins(pin_dir)
         pin_dir.mkdir(parents=True, exist_ok=True)
         try:
-            return Kernel(pin_dir)
+            return Kernel(pin_dir, network)
         except OSError as error:
             if error.errno == errno.EINVAL and any(pin_dir.iterdir()):
                 raise Unsupported(
@@ -156,7 +161,7 @@ class Kernel:
                 f"needed, this is {os.uname().release}"
             ) from error
 
-    def __init__(self, pin_dir: Path) -> None:
+    def __init__(self, pin_dir: Path, network: Path = OWN_NETWORK) -> None:
         self.pin_dir = pin_dir
         self.sock_map_pin = pin_dir / "sockets"
         self._object = libbpf.Object(OBJECT, {name: pin_dir / name for name in MAPS})
@@ -172,6 +177,8 @@ class Kernel:
         self._programs = {name: self._object.program_fd(name) for name in PROGRAMS | OWN_PROGRAMS}
         self._map_ids = {libbpf.map_id(each.fd) for each in self._maps.values()}
         self.counters = Counters(*(self._maps[name] for name in ("counts", "others", "shares", "failures")))
+        lookup = self._object.program_fd("ax_lookup")
+        self.waiting = Waiting(self._maps, lookup, pin_dir, network)
         self._records: list[bytes] = []
         self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
         self.event_fd = self._ring.fd
@@ -186,7 +193,7 @@ class Kernel:
         the holder's.  Raises OSError.
         """
         if flags & abi.APP_EMPTY:
-            self._maps["living"].update(struct.pack("=I", app_id), struct.pack("=I", 1))
+            self._maps["living"].update(struct.pack("=I", app_id), struct.pack("=I", flags))
             return
         programs = OWN_PROGRAMS if flags & abi.APP_OWN_NETWORK else PROGRAMS
         descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
@@ -326,9 +333,10 @@ class Kernel:
         return found
 
     def used_ports(self) -> set[int]:
-        """Real ports that apps hold until they end, listening or not."""
+        """Real ports that apps hold until they end, listening or not; and the hole."""
         ports = (abi.PORT.unpack(value) for _, value in self._maps["ports"].items())
-        return {port[5] for port in ports if port[5] and not port[2] & abi.PORT_OWN}
+        held = {port[5] for port in ports if not port[2] & abi.PORT_OWN}
+        return held | {self.waiting.hole} - {0}
 
     def set_local_addresses(self, addresses: Iterable[IPv4Address]) -> None:
         """The node's own addresses: a pool port dialled there counts as the service behind it."""

@@ -40,6 +40,9 @@ _SIGNATURES: Final[dict[str, tuple[object, tuple[object, ...]]]] = {
     "bpf_prog_detach2": (_int, (_int, _int, _int)),
     "bpf_obj_get_info_by_fd": (_int, (_int, _pointer, _pointer)),
     "bpf_obj_get": (_int, (_string,)),
+    "bpf_obj_pin": (_int, (_int, _string)),
+    "bpf_link_create": (_int, (_int, _int, _int, _pointer)),
+    "bpf_link_update": (_int, (_int, _int, _pointer)),
     "bpf_map_update_elem": (_int, (_int, _string, _string, ctypes.c_uint64)),
     "bpf_map_lookup_elem": (_int, (_int, _string, _pointer)),
     "bpf_map_lookup_and_delete_elem": (_int, (_int, _string, _pointer)),
@@ -287,8 +290,30 @@ def _program(descriptor: int) -> tuple[str, tuple[int, ...]]:
 
 
 def obj_get(path: Path) -> int:
-    """A descriptor of a pinned map; the caller closes it.  Raises OSError."""
+    """A descriptor of a pinned map or link; the caller closes it.  Raises OSError."""
     return _check(library().bpf_obj_get(os.fsencode(path)), str(path))
+
+
+def link_pinned(program_fd: int, target_fd: int, kind: int, pin: Path) -> None:
+    """Attaches the program by the link pinned there, or by a new one: it lasts as long as the pin.
+
+    Raises OSError.
+    """
+    lib = library()
+    try:
+        link = obj_get(pin)
+        try:
+            _check(lib.bpf_link_update(link, program_fd, None), f"link {pin}")
+            return
+        finally:
+            os.close(link)
+    except OSError:  # there is none, or what it was attached to is gone
+        pin.unlink(missing_ok=True)
+    link = _check(lib.bpf_link_create(program_fd, target_fd, kind, None), "link")
+    try:
+        _check(lib.bpf_obj_pin(link, os.fsencode(pin)), f"pin {pin}")
+    finally:
+        os.close(link)
 
 
 BATCH: Final = 1024

@@ -57,6 +57,19 @@ class FakeCounters:
         self.counts = {edge: count for edge, count in self.counts.items() if edge.app in alive}
 
 
+class FakeWaiting:
+    """`WaitingLike` that remembers."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def start(self) -> None:
+        self.on = True
+
+    def stop(self) -> None:
+        self.on = False
+
+
 class FakeKernel:
     """`KernelDriver` in memory: the tables are CORE's model, events are `push`ed by the test."""
 
@@ -73,6 +86,7 @@ class FakeKernel:
         self.queue: list[int] = []
         self.local: set[IPv4Address] = set()
         self.overflows = 0
+        self.waiting = FakeWaiting()
         self.room = 1 << 30
         """Commands that `apply` still takes: then the tables are full."""
         self.closed = self.removed = False

@@ -7,6 +7,7 @@
 #define APP_HOLDER 2u /* the holder's cgroup: an app is known by its socket only */
 #define APP_OWN_NETWORK 4u /* a pod: its addresses and ports are its own (own.h) */
 #define APP_ENDED 8u  /* its number of a class may be another's by now: sockets that outlive it reach nobody */
+#define APP_WAIT_SHIFT 16 /* above: how long its connect() waits for a listener, in tenths of a second */
 
 struct app { __u32 id, cls, ip, flags; };
 
@@ -27,7 +28,9 @@ struct sock_state {
 	__u8 dialling;     /* a connect() that policy let through is under way */
 	__u16 real;        /* the port it really serves on, while it is counted in `ports` */
 	__u8 counted;      /* where its connection was counted when it was opened: enum counted */
-	__u8 spare[27];
+	__u8 pad[3];
+	__u64 wait_until;  /* like `start`: until then nobody hears that a connect() was refused */
+	__u8 spare[16];
 };
 
 struct key { __u32 ip; __u16 port; __u8 protocol, pad; };
@@ -91,6 +94,20 @@ enum counted { COUNTED_NOT, COUNTED_ALONE, COUNTED_TOGETHER };
 /* When a backend that is no app last failed: the next connect() goes elsewhere. */
 struct failure_key { __u32 ip; __u16 port, pad; };
 struct failure { __u64 time; __u32 consecutive, error; };
+
+/* Connect-wait.  hole: the port where nobody ever listens, and whether any app waits (only then are
+ * listeners kept by number).  A wait, by the dialler's own address and port. */
+struct hole { __u32 port, active; };
+struct wait_key { __u32 ip; __u16 port, pad; };
+struct wait {
+	__u32 app, cls, ip, target; /* target: the app that it was led to at last */
+	__u16 port, real;
+	__u8 astray;      /* times that it was not for the hole to help: it ends soon */
+	__u8 established; /* `real` is final */
+	__u8 tries, pad;  /* the socket's own TCP_SYNCNT */
+	__u32 pause;      /* and TCP_RTO_MAX_MS, 0 where there is none */
+};
+struct listener_key { __u16 real, slot; };
 
 enum event_kind { EVENT_LISTEN = 1, EVENT_UNLISTEN, EVENT_DENIED, EVENT_ADMISSION, EVENT_POOL, EVENT_FULL };
 /* EVENT_ADMISSION: ip:port is the stranger, `service` the address it dialled (network order),

@@ -6,6 +6,7 @@ struct ip4 { __u8 version_ihl, tos; __u16 length, id, fragment; __u8 ttl, protoc
 struct ip6 { __u32 flow; __u16 length; __u8 next, hops; __u32 from[4], to[4]; };
 struct transport { __u16 from, to; __u32 sequence, acknowledge; __u8 offset, flags, rest[6]; };
 #define SYN 0x02
+#define RST 0x04
 #define ACK 0x10
 #define ETH_IPV4 bpf_htons(0x0800)
 #define ETH_IPV6 bpf_htons(0x86dd)
@@ -62,6 +63,37 @@ INLINE int is_exposed(__u16 port)
 	return real && real->exposed;
 }
 
+/* A segment at a socket in SYN_SENT: a refusal is not heard while its connect() waits. */
+INLINE int answer_dialler(struct __sk_buff *skb, struct bpf_sock *sk)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct transport tcp = {};
+	struct sock_state *state;
+	struct wait *wait;
+	if (!may_wait_here() || !(state = bpf_sk_storage_get(&sockets, sk, 0, 0)) ||
+	    state->wait_until <= bpf_ktime_get_coarse_ns() || skb->protocol != ETH_IPV4 ||
+	    !sender_tuple(skb, &tuple, &tcp, sizeof tcp) || !(tcp.flags & RST))
+		return PASS;
+	struct wait_key key = { .ip = tuple.ipv4.saddr, .port = bpf_ntohs(tcp.to) };
+	wait = bpf_map_lookup_elem(&waits, &key);
+	return wait && wait->astray < ASTRAY ? FAIL : PASS;
+}
+
+/* Whether the dialler has waited for what this listener serves: its SYN was led here (wait.h). */
+INLINE int was_led(struct sock_state *dialler, __u32 app, struct bpf_sock_tuple *tuple)
+{
+	struct wait_key key = { .ip = tuple->ipv4.daddr, .port = bpf_ntohs(tuple->ipv4.dport) };
+	struct hole *hole = the_hole();
+	struct wait *wait;
+	if (!dialler->wait_until || !hole || tuple->ipv4.sport != bpf_htons(hole->port))
+		return 0;
+	wait = bpf_map_lookup_elem(&waits, &key);
+	if (!wait || !app || wait->target != app)
+		return 0;
+	dialler->target = app;
+	return 1;
+}
+
 /* A SYN at a listener: its dialler is the socket at the other end, in SYN_SENT, and the dial
  * that policy let through must have been to this app. */
 INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
@@ -80,7 +112,8 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	if (sk && sk->state == BPF_TCP_SYN_SENT)
 		dialler = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	struct dial_key key = { .ip = FROM(tuple, size), .port = bpf_ntohs(tcp.from), .local = bpf_ntohs(tcp.to) };
-	if (listener && dialler && dialler->dialling && dialler->target == listener->owner.id) {
+	if (listener && dialler && dialler->dialling &&
+	    (dialler->target == listener->owner.id || was_led(dialler, listener->owner.id, &tuple))) {
 		struct dial dial = { .app = dialler->owner.id, .ip = dialler->local.ip,
 				     .to_ip = dialler->peer.ip, .to_port = dialler->peer.port, .port = key.port };
 		if (dialler->bound.set && dialler->bound.port)

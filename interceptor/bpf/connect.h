@@ -1,6 +1,7 @@
 /* connect() and sendmsg(): the destination is decided, the socket remembers the names. */
 #pragma once
 #include "pod.h"
+#include "wait.h"
 
 #define DEAD_PORT 1 /* tcpmux: never a UDP service; 0 would be EINVAL */
 #define DEAD_END(ip) ((ip) == LOOPBACK6 ? (ip) : LOOPBACK)
@@ -100,6 +101,9 @@ NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip,
 {
 	int known, error = route(state, ip, port, to, &known);
 	state->dialling = 0;
+	state->wait_until = 0;
+	if (to->protocol == TCP && may_wait(&state->owner) && known && !IS_LOOPBACK(ip))
+		error = wait_for_it(state, to, error);
 	if (error && to->protocol == UDP && error == ECONNREFUSED) {
 		/* connect() of UDP records an address and never fails; what is sent there is refused */
 		to->ip = DEAD_END(ip);

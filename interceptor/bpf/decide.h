@@ -16,6 +16,7 @@ struct target {
 	__u32 app, service, source;
 	__u32 failed_ip; /* the last one that was left out, should there be no other */
 	__u16 failed_port, choosy; /* choosy: another backend is there */
+	__u32 only;                /* the group has one backend */
 };
 
 /* What this class gets for the key: a group, or NULL where the key names no service. */
@@ -165,6 +166,7 @@ INLINE enum outcome balance(__u32 ip, __u16 port, __u32 cls, struct target *to, 
 	if (group->kind == GROUP_REFUSE)
 		return REFUSED;
 	to->source = group->source_ip;
+	to->only = group->count == 1;
 	random = group->policy == POLICY_RANDOM;
 	start = random ? bpf_get_prandom_u32() : (__u32)__sync_fetch_and_add(&group->next, 1);
 	return pick(group->first, group->count, start, random, to) ? CHOSEN : DEAD;

@@ -32,6 +32,10 @@ HELPER(long, skb_load_bytes, const void *skb, __u32 offset, void *to, __u32 leng
 HELPER(struct bpf_sock *, sk_lookup_tcp, void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags);
 HELPER(struct bpf_sock *, sk_lookup_udp, void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags);
 HELPER(long, sk_release, void *sk);
+HELPER(long, sk_assign, void *ctx, void *sk, __u64 flags);
+HELPER(long, sock_hash_update, struct bpf_sock_ops *ctx, void *map, void *key, __u64 flags);
+HELPER(long, setsockopt, void *ctx, int level, int option, void *value, int length);
+HELPER(long, getsockopt, void *ctx, int level, int option, void *value, int length);
 HELPER(long, loop, __u32 times, void *callback, void *context, __u64 flags);
 HELPER(void *, ringbuf_reserve, void *ringbuf, __u64 size, __u64 flags);
 HELPER(void, ringbuf_submit, void *data, __u64 flags);

@@ -38,7 +38,7 @@ MAP(groups, BPF_MAP_TYPE_ARRAY, 131072, BPF_F_MMAPABLE, __u32, struct group);
 MAP(backends, BPF_MAP_TYPE_ARRAY, 524288, BPF_F_MMAPABLE, __u32, struct backend);
 MAP(locals, BPF_MAP_TYPE_HASH, 256, BPF_F_NO_PREALLOC, __u32, __u32); /* the node's addresses */
 
-/* Apps whose sockets are injected and that live (by id; the value says nothing). */
+/* Apps whose sockets are injected and that live: their flags, by id. */
 MAP(living, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, __u32);
 
 /* The service table, written by the programs. */
@@ -55,6 +55,11 @@ MAP(shares, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, __u64); /* an ap
 MAP(others, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, struct count); /* beyond its share, added up */
 MAP(failures, BPF_MAP_TYPE_LRU_HASH, 16384, 0, struct failure_key, struct failure);
 MAP(lost, BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+
+/* Connect-wait (wait.h). */
+MAP(holes, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct hole);
+MAP(waits, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct wait_key, struct wait);
+MAP(listeners, BPF_MAP_TYPE_SOCKHASH, 16384, 0, struct listener_key, __u64);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
@@ -89,13 +94,15 @@ INLINE struct sock_state *owned(void *sk)
 {
 	struct app *app = bpf_get_local_storage(&apps, 0);
 	struct sock_state *state;
+	__u32 *flags;
 	if (!app->id)
 		return 0;
 	if (app->flags & APP_HOLDER) {
 		state = bpf_sk_storage_get(&sockets, sk, 0, 0);
 		if (!state || !state->owner.id)
 			return 0;
-		state->owner.flags = bpf_map_lookup_elem(&living, &state->owner.id) ? APP_EMPTY : APP_EMPTY | APP_ENDED;
+		flags = bpf_map_lookup_elem(&living, &state->owner.id);
+		state->owner.flags = flags ? *flags : APP_EMPTY | APP_ENDED;
 		return state;
 	}
 	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

@@ -1,5 +1,5 @@
 /* The kernel driver: every program, one line of translation each.  Read in this order: abi.h,
- * maps.h, decide.h, connect.h, bind.h, cross.h, admit.h, tcp.h, own.h. */
+ * maps.h, decide.h, wait.h, connect.h, bind.h, cross.h, admit.h, tcp.h, own.h. */
 #include "own.h"
 
 #define IS_MAPPED(a) (!(a)[0] && !(a)[1] && (a)[2] == MAPPED)
@@ -65,7 +65,7 @@ INLINE int connect(struct bpf_sock_addr *ctx, int v6)
 	if (!address(ctx, v6, &ip)) {
 		/* an earlier dial of this socket neither admits nor names this one */
 		if ((state = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0)))
-			state->dialling = state->target = state->peer.set = state->local.set = 0;
+			state->dialling = state->target = state->peer.set = state->local.set = state->wait_until = 0;
 		return outside6(ctx);
 	}
 	if (!(state = owned(ctx->sk)))
@@ -337,8 +337,14 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 		}
 		return 1;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		if (ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_RTO_CB_FLAG)
+		if (ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_RTO_CB_FLAG) {
 			reached(ctx);
+			attend_wait(ctx);
+		}
+		return 1;
+	case BPF_SOCK_OPS_TIMEOUT_INIT:
+	case BPF_SOCK_OPS_RTO_CB:
+		attend_wait(ctx);
 		return 1;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] != BPF_TCP_CLOSE)
@@ -360,6 +366,7 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 		if (CROSSES(ctx->remote_ip4))
 			forget_crossing(ctx);
 	} else {
+		keep_listener(ctx);
 		serve(state, ctx->local_port, TCP, ctx->family == AF_INET6, bpf_get_socket_cookie(ctx));
 		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 	}
@@ -372,6 +379,8 @@ SEC("cgroup_skb/ingress") int ax_ingress(struct __sk_buff *skb)
 	/* connected sockets take only what their peer sends: the kernel has checked */
 	if (!sk || sk->state == BPF_TCP_ESTABLISHED || !(sk = bpf_sk_fullsock(sk)))
 		return PASS;
+	if (sk->state == BPF_TCP_SYN_SENT) /* no state of a UDP socket */
+		return answer_dialler(skb, sk);
 	if (sk->protocol == TCP && sk->state == BPF_TCP_LISTEN)
 		return admit_syn(skb, bpf_sk_storage_get(&sockets, sk, 0, 0));
 	if (sk->protocol == UDP)
@@ -469,6 +478,15 @@ SEC("cgroup_skb/ingress") int ax_own_ingress(struct __sk_buff *skb)
 	if (!sk || sk->state == BPF_TCP_ESTABLISHED || !(sk = bpf_sk_fullsock(sk)))
 		return PASS;
 	return sk->protocol == TCP && sk->state == BPF_TCP_LISTEN ? own_admit(skb) : PASS;
+}
+
+/* The only program that is not an app's but the node's: attached while some app may wait. */
+SEC("sk_lookup") int ax_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct hole *hole = the_hole();
+	if (hole && ctx->local_port == hole->port && ctx->protocol == TCP && ctx->local_ip4 == LOOPBACK)
+		look_up(ctx);
+	return SK_PASS;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -54,17 +54,33 @@ NOINLINE struct count *counter(struct sock_state *state, __u32 ip, __u16 port)
 
 #define REMOTE_PORT(ctx) ((__u16)bpf_ntohl((ctx)->remote_port)) /* it stands in the upper half */
 
-/* The first SYN leaves. */
-INLINE void opened(struct bpf_sock_ops *ctx, struct sock_state *state)
+/* Whether the SYN goes to the hole: where it is led in the end, that counts. */
+INLINE int in_hole(struct bpf_sock_ops *ctx, struct sock_state *state)
 {
-	struct count *count;
-	int flags = BPF_SOCK_OPS_STATE_CB_FLAG;
-	state->counted = COUNTED_NOT;
-	count = counter(state, ctx->remote_ip4, REMOTE_PORT(ctx));
+	struct hole *hole = state->wait_until ? the_hole() : 0;
+	return hole && REMOTE_PORT(ctx) == hole->port && ctx->remote_ip4 == LOOPBACK;
+}
+
+INLINE void count_opened(struct bpf_sock_ops *ctx, struct sock_state *state, __u16 port)
+{
+	struct count *count = counter(state, ctx->remote_ip4, port);
 	if (count) {
 		__sync_fetch_and_add(&count->opened, 1);
 		if (!state->counted)
 			state->counted = COUNTED_ALONE;
+	}
+}
+
+/* The first SYN leaves. */
+INLINE void opened(struct bpf_sock_ops *ctx, struct sock_state *state)
+{
+	int flags = BPF_SOCK_OPS_STATE_CB_FLAG;
+	state->counted = COUNTED_NOT;
+	if (!in_hole(ctx, state))
+		count_opened(ctx, state, REMOTE_PORT(ctx));
+	if (state->wait_until) {
+		begin_wait(ctx, state);
+		return;
 	}
 	/* The other flag tells ax_sockops, for free, that somebody wants to hear of the success. */
 	if (state->peer.set && !state->target)
@@ -92,14 +108,36 @@ NOINLINE int mark_failure(__u32 ip, __u16 port, int error, __u64 now)
 	return 0;
 }
 
-INLINE void ended(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct sock_state *state, int established)
+/* A socket that waits: its first pause, each one after a SYN, its success. */
+NOINLINE int attend_wait(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct sock_state *state;
+	struct wait *wait;
+	if (!may_wait_here() || !sk || !(state = bpf_sk_storage_get(&sockets, sk, 0, 0)) || !state->wait_until)
+		return 0;
+	if (ctx->op == BPF_SOCK_OPS_TIMEOUT_INIT) {
+		if (ctx->remote_ip4 == LOOPBACK)
+			ctx->reply = FIRST_PAUSE;
+	} else if (ctx->op == BPF_SOCK_OPS_RTO_CB) {
+		set_pause(ctx, state, ctx->args[0]);
+	} else if ((wait = wait_of(ctx))) {
+		end_wait(ctx, wait);
+		if (in_hole(ctx, state))
+			count_opened(ctx, state, wait->real);
+	}
+	return 0;
+}
+
+/* `port`: the real one that was dialled. */
+INLINE void ended(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct sock_state *state, __u16 port, int established)
 {
 	struct sock *kernel = bpf_skc_to_tcp_sock(sk);
 	int error = kernel ? kernel->sk_err : 0; /* 0: this end closed, or gave up */
-	struct count *count = counter(state, ctx->remote_ip4, REMOTE_PORT(ctx));
+	struct count *count = counter(state, ctx->remote_ip4, port);
 	__u64 now = bpf_ktime_get_coarse_ns();
 	if (error && !established && state->peer.set && !state->target)
-		mark_failure(ctx->remote_ip4, REMOTE_PORT(ctx), error, now);
+		mark_failure(ctx->remote_ip4, port, error, now);
 	if (!count)
 		return;
 	if (!state->counted) /* opened under programs that did not count it */
@@ -121,8 +159,18 @@ INLINE void ended(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct sock_sta
 
 INLINE void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct sock_state *state)
 {
-	if (ctx->args[0] == BPF_TCP_LISTEN)
+	__u16 port = REMOTE_PORT(ctx);
+	struct wait *wait;
+	if (ctx->args[0] == BPF_TCP_LISTEN) {
 		unserve(state, TCP);
-	else if (state->start)
-		ended(ctx, sk, state, ctx->args[0] != BPF_TCP_SYN_SENT);
+		return;
+	}
+	if (state->wait_until) {
+		wait = wait_of(ctx);
+		if (in_hole(ctx, state))
+			port = wait && wait->established ? wait->real : 0; /* led nowhere: as if refused at once */
+		forget_wait(ctx);
+	}
+	if (state->start && port)
+		ended(ctx, sk, state, port, ctx->args[0] != BPF_TCP_SYN_SENT);
 }

@@ -10,7 +10,8 @@ enum { EX_USAGE = 64, EX_DATAERR, EX_UNAVAILABLE = 69, EX_SOFTWARE, EX_OSERR, EX
 
 /* As given: the daemon is who reads and checks values.  Texts that were not given are "". */
 struct options {
-	const char *ip, *name, *labels, *expose, *user, *interface, *namespace, *service_account, *run_dir;
+	const char *ip, *name, *labels, *expose, *user, *interface, *namespace, *service_account;
+	const char *connect_wait, *run_dir;
 	bool new_netns, dns_override;
 	char **command;
 };

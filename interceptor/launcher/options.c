@@ -21,6 +21,7 @@ static const struct flag {
 	{ "dns-override", "[=false]", "use the mesh's DNS (default: true)", FIELD(dns_override), SWITCH },
 	{ "namespace", " NAME", "Istio namespace of the app", FIELD(namespace), TEXT },
 	{ "service-account", " NAME", "Istio service account of the app", FIELD(service_account), TEXT },
+	{ "connect-wait", " TIME", "connect() waits for a listener, eg 10s (default: the daemon's)", FIELD(connect_wait), TEXT },
 	/* From here on: not told to the daemon. */
 	{ "run-dir", " PATH", "directory of the daemon (AX_RUN_DIR, default: " DEFAULT_RUN_DIR ")", FIELD(run_dir), TEXT },
 	{ "no-new-netns", "", "the same as --new-netns=false", FIELD(new_netns), OFF },

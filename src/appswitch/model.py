@@ -86,6 +86,8 @@ class App:
     new_netns: bool = True
     """It lives in an empty namespace and its sockets are injected."""
     exposes: tuple[Expose, ...] = ()
+    connect_wait: float = 0.0
+    """Seconds, in tenths, that its connect() waits where something is known and nobody listens yet."""
     cgroup: str = ""
     """Path of its cgroup below the cgroup v2 mount, starting with '/': `ax-ID`, or what was attached."""
     attached: bool = False

@@ -126,11 +126,16 @@ class Sandbox:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n", "cannot make a network namespace (root?)"
 
+    @property
+    def network(self) -> Path:
+        """Its network namespace."""
+        return Path(f"/proc/{self._holder.pid}/ns/net")
+
     def wrap(self, argv: Sequence[str], cgroup: str = "") -> list[str]:
         """`argv` as it has to be called to run in this sandbox (in a sub-cgroup, if one is named)."""
         directory = self.cgroup / cgroup
         directory.mkdir(exist_ok=True)
-        enter = ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--"]
+        enter = ["nsenter", f"--net={self.network}", "--"]
         join = 'echo 0 > "$0" && exec "$@"'
         return ["sh", "-c", join, str(directory / "cgroup.procs"), *enter, *argv]
 

@@ -12,6 +12,7 @@ from e2e.sandbox import Process, Result, Sandbox, wait_until
 
 from appswitch.agent.planner import Planner
 from appswitch.agent.registry import Registry
+from appswitch.agent.waiters import wait_flags
 from appswitch.interceptor import abi
 from appswitch.interceptor.events import Event, ListenerDown, ListenerUp
 from appswitch.interceptor.kernel import BPFFS, Kernel
@@ -27,7 +28,7 @@ class Driver:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.pins = BPFFS / f"test-{uuid.uuid4().hex[:8]}"
-        self.kernel = Kernel.open(self.pins, clean=True)
+        self.kernel = Kernel.open(self.pins, clean=True, network=sandbox.network)
         self.kernel.add_ports(range(40000, 40200))
         self.kernel.set_local_addresses([NODE_IP])
         self.registry = Registry(node="host0", node_ip=NODE_IP, local_ips=frozenset({NODE_IP}))
@@ -36,13 +37,16 @@ class Driver:
         self._servers: list[Process] = []
         self._pods: list[Pod] = []
 
-    def app(self, ip: str, labels: str = "zone=default") -> str:
-        """A new app; returns the name of its cgroup in the sandbox."""
+    def app(self, ip: str, labels: str = "zone=default", wait: float = 0.0) -> str:
+        """A new app, whose connect() waits for so many seconds; returns the name of its cgroup."""
         number = len(self.registry.snapshot.apps) + 1
         name = f"app-{number}"
         cgroup: Path = self.sandbox.cgroup / name
         cgroup.mkdir()
-        self._add(App(number, "", _class(labels), IPv4Address(ip), new_netns=False), cgroup, 0)
+        if wait:
+            self.kernel.waiting.start()
+        app = App(number, "", _class(labels), IPv4Address(ip), new_netns=False, connect_wait=wait)
+        self._add(app, cgroup, wait_flags(app))
         return name
 
     def pod(self, ip: str, labels: str = "zone=default", *, own: str = "", attach: bool = True) -> Pod:

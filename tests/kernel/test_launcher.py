@@ -58,7 +58,7 @@ def test_hello_carries_the_flags_as_given(run_dir: Path) -> None:
                 "80:81,82:83",
             ),
             *("--expose=84:1.2.3.4:85", "--user", "0", "--new-netns=false", "--dns-override=false"),
-            *("--namespace", "prod", "--service-account=sa", "--", "echo", "--ip", "-n"),
+            *("--namespace", "prod", "--service-account=sa", "--connect-wait=2m", "--", "echo", "--ip", "-n"),
         )
     assert (result.stdout, result.returncode) == ("--ip -n\n", 0)
     assert daemon.hello == {
@@ -76,6 +76,7 @@ def test_hello_carries_the_flags_as_given(run_dir: Path) -> None:
         "kept": [],
         "closed": [],
         "lonely": False,
+        "connect_wait": "2m",
         "cwd": os.getcwd(),
         "command": ["echo", "--ip", "-n"],
     }
