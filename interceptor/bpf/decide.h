@@ -122,8 +122,8 @@ CHECKED_ONCE int pick(__u32 first, __u32 count, __u32 start, int random, struct 
 	if (!to || !count)
 		return 0;
 	to->choosy = count > 1 && to->protocol == TCP;
-	for (int i = 0; i < DRAWS; i++) {
-		__u32 at = random ? bpf_get_prandom_u32() % count : (start + i) % count;
+	for (__u64 i = 0; i < DRAWS; i++) { /* 64 bits: of less that is spilled the verifier forgets the bound */
+		__u32 at = random ? bpf_get_prandom_u32() % count : (start + (__u32)i) % count;
 		__u32 slot = first + at;
 		struct backend *backend = bpf_map_lookup_elem(&backends, &slot);
 		if (!backend)
@@ -136,7 +136,7 @@ CHECKED_ONCE int pick(__u32 first, __u32 count, __u32 start, int random, struct 
 		}
 		if (take(backend, to))
 			return 1;
-		if (count == 1 || (!random && i + 1 >= (int)count))
+		if (count == 1 || (!random && i + 1 >= count))
 			return take_failed(to);
 	}
 	struct scan scan = { .first = first, .start = start, .count = count, .to = *to };
