@@ -48,6 +48,7 @@ class Hello(msgspec.Struct, frozen=True):
     kept: list[int] = []
     closed: list[int] = []
     connect_wait: str = ""
+    nameservers: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Request:
     """Sockets of the caller's that the launcher kept or closed, as text; empty: there were none."""
     connect_wait: float | None = None
     """Seconds; None: as the daemon's setting says."""
+    nameservers: tuple[IPv4Address, ...] = ()
+    """Of the resolv.conf that the program will see, where ours cannot be shown."""
 
 
 _decoder = msgspec.json.Decoder(Hello)
@@ -109,6 +112,7 @@ def decode(message: bytes) -> Request:
         lonely=hello.lonely,
         inherited=_inherited(hello.kept, hello.closed),
         connect_wait=_wait(hello.connect_wait),
+        nameservers=_nameservers(hello.nameservers),
     )
 
 
@@ -180,6 +184,18 @@ def _wait(text: str) -> float | None:
         return settings_parse.wait(text)
     except ValueError as reason:
         raise InvalidInput(f"--connect-wait {text!r} {reason}") from None
+
+
+def _nameservers(texts: list[str]) -> tuple[IPv4Address, ...]:
+    """Those that resolvers use: the first three (resolv.conf(5)); 0.0.0.0 is this host."""
+    found = []
+    for text in texts[:3]:
+        try:
+            address = IPv4Address(text)
+        except (AddressValueError, ValueError):
+            raise InvalidInput(f"nameserver {text!r} is no IPv4 address") from None
+        found.append(address if int(address) else IPv4Address("127.0.0.1"))
+    return tuple(dict.fromkeys(found))
 
 
 def _identity(flag: str, text: str) -> str:

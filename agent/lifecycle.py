@@ -77,7 +77,7 @@ class Apps:
         """See `launch.Keeper`."""
         user = await self._user(request.user, caller)
         self._check_exposes(request.exposes, caller)
-        request = self._place(request, caller)
+        request = self._place(self._resolver(request), caller)
         with ExitStack() as undo:
             app = self._admit(request, caller, user, undo)
             # Before anybody enters: a daemon that is killed meanwhile leaves no cgroup that nobody knows of.
@@ -189,6 +189,7 @@ class Apps:
                 new_netns=request.new_netns,
                 exposes=request.exposes,
                 connect_wait=self._waiters.seconds(request.connect_wait),
+                nameservers=request.nameservers,
                 cgroup="/" + str(path.relative_to(self._root)),
             )
         )
@@ -205,6 +206,12 @@ class Apps:
             raise Unsupported(f"app {app.id_text}: {error.strerror or error} ({path})") from error
         parts.writer.write()
         return app
+
+    def _resolver(self, request: Request) -> Request:
+        """The request, with where its programs will ask for names."""
+        asked = request.nameservers if request.dns_override and self._.resolv else ()
+        app_class = replace(request.app_class, asks_nameservers=bool(asked))
+        return replace(request, nameservers=asked, app_class=app_class)
 
     def _place(self, request: Request, caller: Caller) -> Request:
         """The request, with what it means where the caller is.  Raises Unavailable, Unsupported."""

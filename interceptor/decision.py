@@ -16,7 +16,16 @@ from errno import EACCES, ECONNREFUSED, errorcode
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from appswitch.interceptor.index import LOOPBACK_IP, Index, Key, Member, Rule, Target, effective_weights
+from appswitch.interceptor.index import (
+    DNS_PORT,
+    LOOPBACK_IP,
+    Index,
+    Key,
+    Member,
+    Rule,
+    Target,
+    effective_weights,
+)
 from appswitch.model import App, Class, Destination, LbPolicy, Protocol, Snapshot
 
 LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
@@ -107,11 +116,13 @@ def decide(
     if pod and (address.is_loopback or not int(address) or address in LINK_LOCAL):
         rule = Rule.LINK_LOCAL if address in LINK_LOCAL else Rule.LOOPBACK
         return Verdict(Kind.DIRECT, "the pod's own network has its own", rule)
+    app_class = client.app_class if isinstance(client, App) else client
     if address.is_loopback or not int(address):  # connect(0.0.0.0) means this host
         return _loopback(index, client, destination)
     if address in LINK_LOCAL:
+        if nameserver := _nameserver(index, app_class, destination):
+            return nameserver
         return Verdict(Kind.REFUSE, "link-local addresses are refused", Rule.LINK_LOCAL, EACCES)
-    app_class = client.app_class if isinstance(client, App) else client
     found = _at(index, app_class, Key(int(address), port, protocol), port, ages)
     via = ""
     if found is None and (real := index.behind_real_port(int(address), port, protocol)):
@@ -125,7 +136,7 @@ def decide(
             found = anything  # else it only says ECONNREFUSED, as `found` does, and with the reason
     if found is None:
         return Verdict(Kind.DIRECT, "nothing of ours: dialled directly from the node", Rule.OUTSIDE)
-    if pod and found.rule is Rule.DNS:
+    if pod and found.rule is Rule.DNS and found.kind is Kind.BALANCE:
         why = "the built-in DNS server is on the node's loopback: a pod asks its own"
         found = replace(found, kind=Kind.REFUSE, why=why, error=ECONNREFUSED)
     if found.kind is Kind.BALANCE:
@@ -152,6 +163,8 @@ def _route(target: Target, client: Class, name: str) -> Verdict:
         return verdict
     if any(m.weight for m in target.members):
         error, why = target.denied, f"no app behind {name} shares a label with {client.labels}"
+        if target.rule is Rule.DNS:
+            why = "a nameserver of other apps', for which the built-in DNS answers"
     elif target.rule is Rule.REST:
         error, why = target.dead, "the node's own REST is not for apps"
     else:
@@ -162,7 +175,7 @@ def _route(target: Target, client: Class, name: str) -> Verdict:
 
 
 def _lets(member: Member, client: Class) -> bool:
-    return member.labels is None or client.labels.shares(member.labels)
+    return member.labels is None or client.reaches(member.labels)
 
 
 def _at(index: Index, client: Class, key: Key, port: int, ages: Ages) -> Verdict | None:
@@ -206,12 +219,24 @@ def _loopback(index: Index, client: App | Class, destination: Destination) -> Ve
     service = None
     if isinstance(client, App):
         service = index.listens_privately(client.id, destination.port, destination.protocol)
+    app_class = client.app_class if isinstance(client, App) else client
     if service is None or not isinstance(client, App):
+        if nameserver := _nameserver(index, app_class, destination):
+            return nameserver
         why = f"loopback is private to each app, and this one does not listen on port {destination.port}"
         return Verdict(Kind.REFUSE, why, Rule.LOOPBACK, ECONNREFUSED)
     address = destination.address if int(destination.address) else IPv4Address(LOOPBACK_IP)
     candidate = Candidate(client.id, address, destination.port, 1, True)
     return Verdict(Kind.BALANCE, "the app's own loopback", Rule.LOOPBACK, candidates=(candidate,))
+
+
+def _nameserver(index: Index, client: Class, destination: Destination) -> Verdict | None:
+    """The built-in DNS, where the destination is one of the app's own nameservers on this host."""
+    if destination.port != DNS_PORT:
+        return None
+    address = int(destination.address) or LOOPBACK_IP
+    found = _at(index, client, Key(address, DNS_PORT, destination.protocol), DNS_PORT, NOTHING_FAILED)
+    return _settle(found, DNS_PORT) if found is not None and found.kind is Kind.BALANCE else None
 
 
 def error_name(error: int) -> str:

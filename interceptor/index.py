@@ -14,9 +14,18 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from appswitch.interceptor.targets import Key, Member, Rule, Target, effective_weights
-from appswitch.model import App, BindScope, PortMap, Protocol, Service, Snapshot, VService
+from appswitch.model import (
+    ASKED_NAMESERVER,
+    App,
+    BindScope,
+    PortMap,
+    Protocol,
+    Service,
+    Snapshot,
+    VService,
+)
 
-__all__ = ["LOOPBACK_IP", "Index", "Key", "Member", "Rule", "Target", "effective_weights"]
+__all__ = ["DNS_PORT", "LOOPBACK_IP", "Index", "Key", "Member", "Rule", "Target", "effective_weights"]
 
 DNS_PORT: Final = 53
 LOOPBACK_IP: Final = 0x7F000001
@@ -36,6 +45,8 @@ class Index:
         self._by_ip: dict[int, dict[int, App]] = {}
         self._own: Counter[int] = Counter()
         """Addresses of pods, and how many apps have each."""
+        self._nameservers: Counter[int] = Counter()
+        """Those that apps ask and the built-in DNS answers for, and how many apps each has."""
         self._services: dict[int, dict[tuple[int, int], list[Service]]] = {}
         self._serving: dict[Key, set[int]] = {}
         self._real: dict[tuple[int, int], Service] = {}
@@ -66,6 +77,7 @@ class Index:
         if self._dns:
             candidates |= {Key(self._dns[0], DNS_PORT, protocol) for protocol in PROTOCOLS}
         candidates.update(Key(ip, 0, protocol) for ip in self._by_ip for protocol in PROTOCOLS)
+        candidates.update(Key(ip, DNS_PORT, protocol) for ip in self._nameservers for protocol in PROTOCOLS)
         candidates.update(self._claims, self._fronts, self._serving)
         return (key for key in candidates if self.target(key) is not None)
 
@@ -81,7 +93,7 @@ class Index:
         if port:
             serving = self._serving.get(key)
             if not serving or not (ip in self.local or len(self._by_ip[ip]) > 1):
-                return None
+                return self._nameserver(key)
             return Target(Rule.SERVICE, "", self._members(ip, serving))
         if apps := self._by_ip.get(ip):
             if ip in self.local:
@@ -133,6 +145,8 @@ class Index:
     def set_dns(self, address: IPv4Address | None, port: int) -> None:
         """Where names are asked for, and where the daemon answers on 127.0.0.1."""
         before, self._dns = self._dns, (int(address), port) if address and port else None
+        for ip in self._nameservers:
+            self._touch_nameserver(ip)
         for dns in (before, self._dns):
             if dns:
                 self.touched.update(Key(dns[0], DNS_PORT, protocol) for protocol in PROTOCOLS)
@@ -146,6 +160,9 @@ class Index:
         for address in app.addresses:
             self._by_ip.setdefault(int(address), {})[app.id] = app
             self._app_changed(int(address))
+        for nameserver in map(int, app.nameservers):
+            self._nameservers[nameserver] += 1
+            self._touch_nameserver(nameserver)
 
     def replace_app(self, app: App) -> None:
         """New facts about a known app whose class and addresses stay."""
@@ -164,6 +181,10 @@ class Index:
             if not self._by_ip[ip]:
                 del self._by_ip[ip]
             self._app_changed(ip)
+        for nameserver in map(int, app.nameservers):
+            self._touch_nameserver(nameserver)
+            self._nameservers[nameserver] -= 1
+            self._nameservers += Counter()
 
     def add_service(self, service: Service) -> None:
         """A port of a known app is listened on."""
@@ -195,6 +216,7 @@ class Index:
         for key in _fronts_of(vservice):
             self._fronts[key] = self._fronts.get(key, 0) + 1
             self.touched.add(key)
+            self._touch_nameserver(key.address)
         for backend in self._backends_of(vservice):
             users = self._behind.setdefault(backend, name)
             if isinstance(users, set):
@@ -216,6 +238,7 @@ class Index:
             if not self._fronts[key]:
                 del self._fronts[key]
             self.touched.add(key)
+            self._touch_nameserver(key.address)
         for backend in self._backends_of(vservice):
             users = self._behind.get(backend)
             if isinstance(users, set):
@@ -224,6 +247,23 @@ class Index:
                 self._behind.pop(backend, None)
 
     # --- inside
+
+    def _nameserver(self, key: Key) -> Target | None:
+        """What apps that ask their own nameservers find there; for others it is as if there were no key."""
+        ip, port, protocol = key
+        if port != DNS_PORT or not self._dns or ip not in self._nameservers:
+            return None
+        if ip in self.local:
+            if (port, protocol) in self._real:
+                return None
+        elif ip in self._by_ip or Key(ip, 0, protocol) in self._fronts:
+            return None  # an address of ours has nobody's nameserver
+        member = Member(0, LOOPBACK_IP, self._dns[1], 1, 0, ASKED_NAMESERVER)
+        return Target(Rule.DNS, "dns", (member,), denied=0, dead=0)
+
+    def _touch_nameserver(self, ip: int) -> None:
+        if ip in self._nameservers:
+            self.touched.update(Key(ip, DNS_PORT, protocol) for protocol in PROTOCOLS)
 
     def _members(self, ip: int, apps: Iterable[int]) -> tuple[Member, ...]:
         found = self.apps
@@ -277,6 +317,7 @@ class Index:
     def _app_changed(self, ip: int) -> None:
         for protocol in PROTOCOLS:
             self.touched.add(Key(ip, 0, protocol))
+        self._touch_nameserver(ip)
         if ip not in self.local:
             self._touch_behind(ip, 0)
         if len(self._by_ip.get(ip, ())) <= 2:  # with the second app of an address, its ports get keys
@@ -300,10 +341,14 @@ class Index:
                 self._touch_behind(ip, service.port)
         for local in self.local if app.own_ip is None else ():
             self._touch_behind(local, service.real_port)
+            if service.real_port == DNS_PORT:
+                self._touch_nameserver(local)
 
 
 def _keys_of(vservice: VService) -> Iterator[tuple[Key, PortMap]]:
     for address in vservice.addresses:
+        if address.is_loopback or address.is_link_local:
+            continue  # each app's own: never looked up
         for ports in vservice.ports:
             if ports.port:
                 yield Key(int(address), ports.port, vservice.protocol), ports

@@ -141,18 +141,19 @@ def _padded(classes: tuple[Class | None, ...], size: int) -> tuple[Class | None,
 
 
 def _subset(labels: frozenset[Labels], client: Class) -> frozenset[Labels]:
-    return frozenset(each for each in labels if client.labels.shares(each))
+    return frozenset(each for each in labels if client.reaches(each))
 
 
 def _pattern(labels: frozenset[Labels], classes: Classes) -> _Pattern:
-    known: dict[Labels, frozenset[Labels]] = {}
+    known: dict[tuple[Labels, bool], frozenset[Labels]] = {}
     pattern: list[frozenset[Labels] | None] = []
     for client in classes:
         if client is None:
             pattern.append(None)
             continue
-        if (subset := known.get(client.labels)) is None:
-            subset = known[client.labels] = _subset(labels, client)
+        kind = client.labels, client.asks_nameservers
+        if (subset := known.get(kind)) is None:
+            subset = known[kind] = _subset(labels, client)
         pattern.append(subset)
     distinct = set(known.values())
     if len(distinct) <= 1:

@@ -169,9 +169,9 @@ class KernelModel:
         if to.address.is_loopback or not int(to.address):
             if self._listens(app.id, to.port, to.protocol, BindScope.VIRTUAL):
                 return "chosen", {("app", app.id, to.port): Fraction(1)}
-            return "refused", ECONNREFUSED
+            return self._nameserver(app_class, to) or ("refused", ECONNREFUSED)
         if to.address.is_link_local:
-            return "refused", EACCES
+            return self._nameserver(app_class, to) or ("refused", EACCES)
         ip, port = to.address, to.port
         found = self._balance(ip, port, port, app_class, to.protocol)
         if found is None and ip in self.local and (to.port, to.protocol) in self.real:
@@ -182,6 +182,11 @@ class KernelModel:
         if found is None:
             return "direct", None
         return ("refused", ECONNREFUSED) if found == ("dead", None) else found
+
+    def _nameserver(self, app_class: int, to: Destination) -> Outcome | None:
+        ip = to.address if int(to.address) else IPv4Address("127.0.0.1")
+        found = self._balance(ip, 53, 53, app_class, to.protocol) if to.port == 53 else None
+        return found if found and found[0] == "chosen" else None
 
     def _find_group(self, ip: IPv4Address, port: int, app_class: int, protocol: int) -> bytes | int | None:
         key = abi.KEY.pack(ip.packed, port, protocol, 0)

@@ -44,7 +44,11 @@ _address = st.sampled_from(ADDRESSES)
 _port = st.sampled_from(PORTS)
 _protocol = st.sampled_from(Protocol)
 _app_id = st.integers(1, 7)
-_class = st.builds(Class, st.sampled_from(LABELS), st.sampled_from(("", "ns")))
+NAMESERVERS = tuple(map(IPv4Address, ("127.0.0.53", "169.254.1.1", "10.0.2.15", "2.2.2.2", "93.184.216.34")))
+_class = st.builds(
+    Class, st.sampled_from(LABELS), st.sampled_from(("", "ns")), asks_nameservers=st.booleans()
+)
+_nameservers = st.lists(st.sampled_from(NAMESERVERS), max_size=2, unique=True).map(tuple)
 _backend = st.builds(
     Backend, st.sampled_from((*ADDRESSES, OUTSIDE)), st.sampled_from((0, 0, *PORTS)), st.integers(0, 5)
 )
@@ -58,7 +62,13 @@ vservices = st.builds(
     st.just(Protocol.TCP),
     st.sampled_from((None, NODE_IP)),
 )
-apps = st.builds(lambda i, c, ip: App(i, f"uid-{i}", c, ip), _app_id, _class, _address)
+apps = st.builds(
+    lambda i, c, ip, asked: App(i, f"uid-{i}", c, ip, nameservers=asked if c.asks_nameservers else ()),
+    _app_id,
+    _class,
+    _address,
+    _nameservers,
+)
 services = st.builds(
     lambda app, proto, port, real, scope: Service(app, proto, port, 40000 + app * 10 + real, scope),
     _app_id,
@@ -177,7 +187,7 @@ class World:
     def destinations(self) -> list[Destination]:
         """Everything worth asking for."""
         real = sorted({s.real_port for s in self.registry.snapshot.services})
-        addresses = (*ADDRESSES, OUTSIDE, DNS_IP, IPv4Address("127.0.0.1"), IPv4Address("169.254.1.1"))
+        addresses = (*ADDRESSES, OUTSIDE, DNS_IP, *NAMESERVERS[:2])
         found = [
             Destination(a, p, proto) for a in addresses for p in (*PORTS, 53, 6664) for proto in Protocol
         ]

@@ -4,6 +4,9 @@
 #include "wait.h"
 
 #define DEAD_PORT 1 /* tcpmux: never a UDP service; 0 would be EINVAL */
+#define DNS_PORT 53
+/* A nameserver on "this host" may be one that the built-in DNS answers for: the tables say. */
+#define IS_NAMESERVER(ip, port) ((port) == DNS_PORT && (ip) != LOOPBACK6)
 #define DEAD_END(ip) ((ip) == LOOPBACK6 ? (ip) : LOOPBACK)
 
 INLINE void deny(struct app *app, __u32 ip, struct target *to, __u16 port, int error)
@@ -17,6 +20,7 @@ INLINE void deny(struct app *app, __u32 ip, struct target *to, __u16 port, int e
  * is set where the destination is one of ours. */
 CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *to, int *known)
 {
+	enum outcome outcome;
 	int error = 0;
 	if (!app || !to || !known)
 		return EACCES;
@@ -25,18 +29,21 @@ CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *t
 	*known = 1;
 	if (IS_LOOPBACK(ip)) {
 		struct port *listener = find_listener(app->id, port, to->protocol, ip == LOOPBACK6, 1);
-		if (!listener || listener->scope == SCOPE_VIRTUAL)
-			return ECONNREFUSED;
-		to->ip = ip ? ip : LOOPBACK;
-		to->port = listener->real;
-		to->app = app->id;
-		return 0;
+		if (listener && listener->scope != SCOPE_VIRTUAL) {
+			to->ip = ip ? ip : LOOPBACK;
+			to->port = listener->real;
+			to->app = app->id;
+			return 0;
+		}
+		outcome = IS_NAMESERVER(ip, port) ? decide(app, ip ? ip : LOOPBACK, port, to, &error) : DEAD;
+		return outcome == CHOSEN ? 0 : ECONNREFUSED;
 	}
-	if (LINK_LOCAL(ip)) {
-		deny(app, ip, to, port, EACCES);
-		return EACCES;
+	outcome = !LINK_LOCAL(ip) || port == DNS_PORT ? decide(app, ip, port, to, &error) : DIRECT;
+	if (LINK_LOCAL(ip) && outcome != CHOSEN) {
+		outcome = REFUSED;
+		error = EACCES;
 	}
-	switch (decide(app, ip, port, to, &error)) {
+	switch (outcome) {
 	case CHOSEN:
 		return 0;
 	case DEAD:

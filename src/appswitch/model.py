@@ -46,6 +46,8 @@ class Labels:
 
 
 DEFAULT_LABELS = Labels()
+ASKED_NAMESERVER = Labels(frozenset({("", "")}))
+"""Of the built-in DNS where it answers for apps' own nameservers.  No user's labels have an empty key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,13 @@ class Class:
     labels: Labels = DEFAULT_LABELS
     namespace: str = ""
     service_account: str = ""
+    asks_nameservers: bool = False
+    """No resolv.conf could be shown to these apps: what they ask of their own nameservers, the built-in
+    DNS answers."""
+
+    def reaches(self, labels: Labels) -> bool:
+        """Whether these apps may talk to what has these labels."""
+        return self.asks_nameservers if labels == ASKED_NAMESERVER else self.labels.shares(labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,8 @@ class App:
     exposes: tuple[Expose, ...] = ()
     connect_wait: float = 0.0
     """Seconds, in tenths, that its connect() waits where something is known and nobody listens yet."""
+    nameservers: tuple[IPv4Address, ...] = ()
+    """Of the resolv.conf that it sees, where that is not ours."""
     cgroup: str = ""
     """Path of its cgroup below the cgroup v2 mount, starting with '/': `ax-ID`, or what was attached."""
     attached: bool = False

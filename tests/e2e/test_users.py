@@ -74,10 +74,9 @@ def test_nginx(node: Node, user: User, mode: list[str]) -> None:
     argv = nginx_argv(folder, "the user's\n")
     (folder / "nginx.conf").write_text((folder / "nginx.conf").read_text().replace("user root;", ""))
     user.own(folder)
-    ip = node.fresh_ip()
-    user.start("--ip", ip, "--name", f"web{len(mode)}", *mode, *argv)
+    user.start("--name", f"web{len(mode)}", *mode, *argv)
     node.wait(lambda: [s for s in node.servers() if s["serviceaddr"].endswith(":80")], "nginx listens")
-    assert user.run(*mode, "curl", "-sS", f"http://{ip}/").ok() == "the user's\n"
+    assert user.run(*mode, "curl", "-sS", f"http://web{len(mode)}/").ok() == "the user's\n"
     assert node.run("curl", "-sS", f"http://web{len(mode)}/").ok() == "the user's\n"
 
 

@@ -41,6 +41,16 @@ def test_a_whole_hello() -> None:
     assert request.command == ("nginx", "-g", "daemon off;")
 
 
+def test_what_the_launcher_found() -> None:
+    request = hello.decode(
+        message(
+            kept=[0, 3], closed=[7], lonely=True, nameservers=["0.0.0.0", "127.0.0.1", "8.8.8.8", "9.9.9.9"]
+        )
+    )
+    assert (request.inherited, request.lonely) == ("kept 0,3; closed 7", True)
+    assert request.nameservers == (IPv4Address("127.0.0.1"), IPv4Address("8.8.8.8"))
+
+
 def test_defaults() -> None:
     request = hello.decode(message())
     assert request.app_class.labels == DEFAULT_LABELS
@@ -51,6 +61,7 @@ def test_defaults() -> None:
     ("fields", "error"),
     [
         ({"ip": "1.1.1"}, "--ip '1.1.1' is no IPv4 address"),
+        ({"nameservers": ["::1"]}, "nameserver '::1' is no IPv4 address"),
         ({"ip": "127.0.0.1"}, "--ip 127.0.0.1: is loopback"),
         ({"ip": "169.254.1.1"}, "link-local"),
         ({"ip": "::1"}, "no IPv4 address"),

@@ -343,3 +343,18 @@ def test_a_caller_with_a_network_of_its_own(bench: Bench) -> None:
         apps.close()
 
     asyncio.run(work())
+
+
+def test_where_our_resolv_conf_cannot_be_shown(bench: Bench) -> None:
+    """The built-in DNS answers for the app's own nameservers, unless the app does not want that."""
+
+    async def work() -> None:
+        apps, own = bench.apps(), (IPv4Address("127.0.0.53"),)
+        asks = (await apps.start(request(nameservers=own), caller(bench.process()))).app
+        assert (asks.nameservers, asks.app_class.asks_nameservers) == (own, True)
+        left = request(nameservers=own, dns_override=False)
+        app = (await apps.start(left, caller(bench.process()))).app
+        assert (app.nameservers, app.app_class) == ((), Class())
+        apps.close()
+
+    asyncio.run(work())

@@ -291,3 +291,38 @@ def test_route_knows_nothing_of_listeners() -> None:
 
 def test_source_ip() -> None:
     assert at(VIP, snapshot=with_vservice(Backend(FAR), source_ip=NODE)).source_ip == NODE
+
+
+# --- nameservers of apps that cannot be shown our resolv.conf
+
+
+OWN = tuple(map(IPv4Address, ("127.0.0.53", "169.254.169.253", "93.184.216.34", "10.0.2.15")))
+ASKS = App(8, "uid-8", Class(asks_nameservers=True), NODE, nameservers=OWN)
+
+
+@pytest.mark.parametrize("address", OWN)
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_nameserver_is_answered_for(address: IPv4Address, protocol: Protocol) -> None:
+    snapshot = replace(BASE, apps=(*BASE.apps, ASKS))
+    verdict = at(address, 53, ASKS, snapshot, protocol)
+    assert (verdict.rule, picks(verdict)) == (Rule.DNS, [("127.0.0.1", 5300, 1)])
+    # on port 53 alone, for who asks there, and while there is a DNS server
+    natively = at(address, 54, CLIENT, BASE, protocol)
+    for other in (
+        at(address, 54, ASKS, snapshot, protocol),
+        at(address, 53, CLIENT, snapshot, protocol),
+        at(address, 53, ASKS, replace(snapshot, dns_port=0), protocol),
+        at(address, 53, ASKS, BASE, protocol),
+    ):
+        assert (other.kind, other.error, picks(other)) == (natively.kind, natively.error, [])
+
+
+def test_what_is_known_goes_before_nameservers() -> None:
+    """An app or a vservice at that address, and the app's own server on loopback."""
+    asks = replace(ASKS, nameservers=(TWO, VIP, IPv4Address("127.0.0.1")))
+    snapshot = replace(with_vservice(Backend(TWO)), apps=(*BASE.apps, asks), services=(listens(3, 53),))
+    assert picks(at(TWO, 53, asks, snapshot)) == [(3, 53, 1)]
+    assert refused(at(VIP, 53, asks, snapshot))[0] == "ECONNREFUSED"
+    own = replace(snapshot, services=(listens(8, 53, BindScope.LOOPBACK),))
+    assert picks(at("127.0.0.1", 53, asks, own)) == [(8, 53, 1)]
+    assert picks(at("0.0.0.0", 53, asks, snapshot)) == [("127.0.0.1", 5300, 1)]
