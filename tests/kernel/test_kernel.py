@@ -257,7 +257,7 @@ def test_the_hosts_own_programs_are_untouched(driver: Driver) -> None:
         ["bpftool", "cgroup", "tree", "-j"], capture_output=True, timeout=20, check=False
     ).stdout
     attached = [entry["cgroup"] for entry in json.loads(shown or b"[]") if entry.get("programs")]
-    assert all("/app-" in path or "/ax-" in path or "appswitch-holder" in path for path in attached), attached
+    assert all("/sandbox-" in path for path in attached), attached  # others may test at the same time
 
 
 def test_without_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
