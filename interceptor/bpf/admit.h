@@ -133,11 +133,13 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	return exposed ? PASS : refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
 }
 
-/* Whether the sender's last word on this destination was a decision for this app. */
-INLINE int was_decided(struct bpf_sock *sk, struct sock_state *sender, __u32 app, __u32 ip, __u16 port)
+/* Whether the sender's last word on this destination was a decision for this app.  *asked: the address
+ * that it meant. */
+INLINE int was_decided(struct bpf_sock *sk, struct sock_state *sender, __u32 app, __u32 ip, __u16 port, __u32 *asked)
 {
 	struct flow_key key = { .cookie = sender->cookie, .ip = ip, .port = port };
 	struct flow *way = bpf_map_lookup_elem(&flows, &key);
+	*asked = way ? way->ip : sender->peer.ip;
 	return way ? way->app == app : sk->state == BPF_TCP_ESTABLISHED && sender->target == app;
 }
 
@@ -151,7 +153,7 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	struct sock_state *sender = 0;
 	struct flow *asked;
 	struct bpf_sock *sk;
-	__u32 size;
+	__u32 size, meant;
 	int admitted = 0;
 	int served = state && state->bound.set && state->bound.port;
 	if (!state || (!served && !state->real))
@@ -172,12 +174,12 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 		admitted = (asked && !asked->app) || find_crossing(state->owner.id, FROM(tuple, size), 0, TO(tuple, size), bpf_ntohs(udp.to), UDP);
 	} else if (asked && asked->asked && asked->app == sender->owner.id) {
 		admitted = 1; /* an answer: it shows the address that was asked */
-	} else if (was_decided(sk, sender, state->owner.id, TO(tuple, size), bpf_ntohs(udp.to))) {
+	} else if (was_decided(sk, sender, state->owner.id, TO(tuple, size), bpf_ntohs(udp.to), &meant)) {
 		struct flow shown = { .ip = sender->owner.ip, .port = key.port, .app = sender->owner.id };
 		struct flow real = { .ip = key.ip, .port = key.port, .app = sender->owner.id };
 		if (sender->bound.set && sender->bound.port)
 			shown.port = sender->bound.port;
-		if (sender->owner.id == state->owner.id)
+		if (IS_LOOPBACK(meant))
 			shown.ip = key.ip; /* the app's own loopback */
 		/* the sender's port may have been another app's a moment ago: hence at each datagram */
 		remember_flow(&key, &shown);

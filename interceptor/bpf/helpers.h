@@ -80,6 +80,7 @@ HELPER(void, ringbuf_submit, void *data, __u64 flags);
 #define EACCES 13
 #define EINVAL 22
 #define EPROTONOSUPPORT 93
+#define EAFNOSUPPORT 97
 #define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
 #define EPIPE 32

@@ -62,6 +62,8 @@ INLINE int connect(struct bpf_sock_addr *ctx, int v6)
 	int error;
 	if (!handled(ctx->protocol))
 		return PASS;
+	if (ctx->user_family != (v6 ? AF_INET6 : AF_INET))
+		return fail(EAFNOSUPPORT); /* the kernel looks at it after us */
 	if (!address(ctx, v6, &ip)) {
 		/* an earlier dial of this socket neither admits nor names this one */
 		if ((state = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0)))
@@ -103,6 +105,11 @@ INLINE int sendmsg(struct bpf_sock_addr *ctx, int v6)
 	if (state->owner.flags & APP_ENDED)
 		return fail(EACCES);
 	if (IS_POD(state) && IS_POD_ONLY(ip))
+		return PASS;
+	/* an AF_INET6 socket that is connected to a mapped address sends through here, to the address
+	 * that connect() chose */
+	if (!v6 && ctx->sk->family == AF_INET6 && ctx->sk->state == BPF_TCP_ESTABLISHED && ip == ctx->sk->dst_ip4 &&
+	    ctx->user_port == ctx->sk->dst_port)
 		return PASS;
 	if (!v6 && state->v6only)
 		return fail(ENETUNREACH);
@@ -159,8 +166,10 @@ INLINE int bind(struct bpf_sock_addr *ctx, int v6)
 		return fail(EADDRINUSE);
 	state->v6only = only;
 	state->bound = asked; /* `set` once the kernel agreed */
-	if (plain && asked.ip == state->owner.ip)
+	if (plain && asked.ip == state->owner.ip) {
+		state->bound.set = !real; /* IP_BIND_ADDRESS_NO_PORT: the kernel will not tell */
 		return store(ctx, v6, 0, real); /* the app's own address is nobody's here */
+	}
 	ctx->user_port = bpf_htons(real);
 	return PASS;
 }
@@ -256,7 +265,7 @@ INLINE void own_name(struct sock_state *state, __u32 *ip, __u16 *port)
 	if (state->bound.set && state->bound.scope == SCOPE_VIRTUAL)
 		*ip = state->bound.ip;
 	if (state->local.set) {
-		if (state->local.ip)
+		if (state->local.ip && *ip) /* 0: disconnected since, which no hook tells */
 			*ip = state->local.ip;
 		if (state->local.port)
 			*port = state->local.port;
@@ -274,10 +283,10 @@ INLINE void peer_name(struct sock_state *state, __u32 *ip, __u16 *port)
 
 /* What is known of a socket whose name is asked for.  An accepted one gets the names under which
  * it was dialled: admission remembered them for the tuple (accept() asks through this hook too). */
-INLINE struct sock_state *known_socket(struct bpf_sock *sk, int v6)
+INLINE struct sock_state *known_socket(struct bpf_sock *sk, int v6, __u16 local)
 {
 	struct sock_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	struct dial_key key = { .ip = v6 ? sk->dst_ip6[3] : sk->dst_ip4, .port = bpf_ntohs(sk->dst_port), .local = sk->src_port };
+	struct dial_key key = { .ip = v6 ? sk->dst_ip6[3] : sk->dst_ip4, .port = bpf_ntohs(sk->dst_port), .local = local };
 	struct dial *dial;
 	if (state || sk->protocol != TCP || !(dial = bpf_map_lookup_elem(&dials, &key)))
 		return state;
@@ -290,9 +299,9 @@ INLINE struct sock_state *known_socket(struct bpf_sock *sk, int v6)
 	return state;
 }
 
-INLINE int name(struct bpf_sock_addr *ctx, int v6, void (*which)(struct sock_state *, __u32 *, __u16 *))
+INLINE int name(struct bpf_sock_addr *ctx, int v6, __u16 local, void (*which)(struct sock_state *, __u32 *, __u16 *))
 {
-	struct sock_state *state = known_socket(ctx->sk, v6);
+	struct sock_state *state = known_socket(ctx->sk, v6, local);
 	__u32 ip = v6 ? ctx->user_ip6[3] : ctx->user_ip4;
 	__u16 port = bpf_ntohs(ctx->user_port);
 	if (!state)
@@ -300,7 +309,7 @@ INLINE int name(struct bpf_sock_addr *ctx, int v6, void (*which)(struct sock_sta
 	which(state, &ip, &port);
 	return store(ctx, v6, !v6 || IS_MAPPED(ctx->user_ip6) ? ip : ctx->user_ip6[3], port);
 }
-INLINE int getsockname(struct bpf_sock_addr *ctx, int v6) { return name(ctx, v6, own_name); }
+INLINE int getsockname(struct bpf_sock_addr *ctx, int v6) { return name(ctx, v6, bpf_ntohs(ctx->user_port), own_name); }
 
 /* Whether an accepted socket of ours has a peer of the node's own whom nobody knows (any more): its
  * dial was forgotten, or the connection was reset before accept(), which takes the port from the socket. */
@@ -310,7 +319,7 @@ INLINE int is_nameless(struct bpf_sock_addr *ctx, int v6)
 	struct bpf_sock *sk = ctx->sk;
 	__u32 ip;
 	return app->id && !(app->flags & ~(APP_EMPTY | APP_HOLDER | APP_ENDED)) && ctx->protocol == TCP &&
-	       address(ctx, v6, &ip) && IS_LOOPBACK(ip) && !known_socket(sk, v6) && !is_exposed(sk->src_port);
+	       address(ctx, v6, &ip) && IS_LOOPBACK(ip) && !known_socket(sk, v6, sk->src_port) && !is_exposed(sk->src_port);
 }
 
 INLINE int getpeername(struct bpf_sock_addr *ctx, int v6)
@@ -318,7 +327,7 @@ INLINE int getpeername(struct bpf_sock_addr *ctx, int v6)
 	/* it must not pass for the app's own loopback, which servers trust */
 	if (is_nameless(ctx, v6))
 		return store(ctx, v6, 0, bpf_ntohs(ctx->user_port));
-	return name(ctx, v6, peer_name);
+	return name(ctx, v6, ctx->sk->src_port, peer_name);
 }
 PAIR(getsockname, bpf_sock_addr, getsockname)
 PAIR(getpeername, bpf_sock_addr, getpeername)

@@ -318,3 +318,39 @@ def test_an_apps_cgroup_is_never_below_another_apps(monkeypatch: pytest.MonkeyPa
         made = cgroup.create(1, "2")
         assert made == tmp_path / "user.slice/ax-2"
         made.rmdir()
+
+
+def test_a_connection_that_is_reset_before_accept_is_nobodys_loopback(driver: Driver) -> None:
+    """The kernel has lost its port, by which its names are found; what it sent can still be read."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    code = """
+import select, socket, time
+s = socket.socket(); s.bind(('', 80)); s.listen(); print("up"); poll = select.poll(); poll.register(s, 1)
+poll.poll(); print('dialled', flush=True); time.sleep(0.3)
+c, peer = s.accept(); print(peer[0], c.getsockname(), c.recv(9), flush=True)
+"""
+    process = driver.serve(server, code)
+    dial = "import socket, struct; s = socket.socket(); s.setsockopt(1, 13, struct.pack('ii', 1, 0)); s.connect(('1.1.1.1', 80)); s.send(b'x'); s.close()"
+    driver.python(client, dial).ok()
+    wait_until(lambda: "x" in process.output(), "it reads")
+    assert process.output() == "up\ndialled\n0.0.0.0 ('1.1.1.1', 80) b'x'\n"
+
+
+def test_a_connect_with_another_family_changes_nothing(driver: Driver) -> None:
+    app = driver.app("1.1.1.1")
+    code = """
+import ctypes, socket
+s = socket.socket(); t = socket.socket(); t.bind(('', 80)); t.listen()
+raw = bytes([99, 0]) + socket.htons(80).to_bytes(2, 'little') + socket.inet_aton('127.0.0.1') + bytes(8)
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.connect(s.fileno(), raw, 16), ctypes.get_errno()); s.connect(('127.0.0.1', 80)); print(s.getpeername())
+"""
+    assert driver.python(app, code).ok() == f"-1 {errno.EAFNOSUPPORT}\n('127.0.0.1', 80)\n"
+
+
+def test_udp_of_a_dual_stack_socket_that_is_connected(driver: Driver) -> None:
+    """As Java's are: what it sends passes the hook of IPv4 with the address that connect() chose."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    driver.serve(server, UDP_SERVER.format(family="AF_INET", address="", port=53))
+    code = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(5); s.connect(('::ffff:1.1.1.1', 53)); s.send(b'x'); print(eval(s.recv(99))[0])"
+    assert driver.python(client, code).ok() == "2.2.2.2\n"

@@ -1,4 +1,4 @@
-"""Runs the programs natively and under `ax run`, and says where they differ: python tests/semantics/run.py [MODULE].
+"""Runs the programs natively and under `ax run` and says where they differ: tests/semantics/run.py [MODULE].
 
 Root.  Natively: two network namespaces joined by one wire, one for each side.  Inside: two apps of one
 node, with namespaces of their own (`empty`) or without (`own`).  All of it without a route out.
@@ -107,7 +107,9 @@ def perform(where: Machines | Inside, module: str, style: str, base: Path) -> Tr
         try:
             codes = [process.wait(60) for _, _, process in running]
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{[(side, report.read_text()) for side, report, _ in running]}") from None
+            raise AssertionError(
+                f"{error}\n{[(side, report.read_text()) for side, report, _ in running]}"
+            ) from None
         said = "\n".join(f"{side}: {process.output()}" for side, _, process in running)
         assert codes == [0, 0, 0], f"{module}: {codes}\n{said}"
         for side, report, _ in running:
@@ -127,6 +129,8 @@ def compare(native: Transcript, inside: Transcript, place: str, style: str) -> l
             two = others[at] if at < len(others) else "(nothing)"
             if one != two:
                 found.append(Difference(case, f"{place}, {style}", one, two))
+                if "failed" in one + two:
+                    break  # the rest is its consequence
     return found
 
 
@@ -139,8 +143,7 @@ def explained() -> list[dict[str, str]]:
 def explains(row: dict[str, str], difference: Difference) -> bool:
     """Whether the row foresees it."""
     return all(
-        fnmatchcase(said, row.get(field, "*").replace("[", "[[]"))
-        for field, said in vars(difference).items()
+        fnmatchcase(said, row.get(field, "*").replace("[", "[[]")) for field, said in vars(difference).items()
     )
 
 

@@ -1,13 +1,13 @@
 """Which binds go together, and who then answers where: every pair of addresses, every option."""
 
-# ruff: noqa: E501  (programs of one line a step)
+# ruff: noqa: E501, F403, F405  (programs of one line a step)
+# fmt: off
 
 import itertools
 import select
 import socket
 
-from stage import *  # noqa: F403
-from stage import DUAL, ONLY, OWN, REUSEADDR, REUSEPORT, case, name_of, nothing, port, ready, say, told
+from stage import *
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 ENDS = {

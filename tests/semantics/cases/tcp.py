@@ -1,6 +1,7 @@
 """TCP: names, errors, the life of a connection and of a listener."""
 
-# ruff: noqa: E501  (programs of one line a step)
+# ruff: noqa: B023, E501, F403, F405  (programs of one line a step)
+# fmt: off
 
 import errno
 import select
@@ -10,8 +11,7 @@ import struct
 import threading
 import time
 
-from stage import *  # noqa: F403
-from stage import BLOCKING, CLIENT, OWN, REUSEADDR, SERVER, Link, case, dial, disconnect, get, host, info, listening, name_of, port, ready, say, soft_error, take, tcp, told
+from stage import *
 
 
 @case
@@ -110,6 +110,7 @@ class reset:
         s = listening(("", port()))
         link.meet()
         c = take(s)[0]
+        link.meet()
         c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         c.close()
         link.meet()
@@ -118,6 +119,7 @@ class reset:
         link.meet()
         s = tcp()
         say(dial(s, (SERVER, port())))
+        link.meet()
         link.meet()
         say(ready(s, select.POLLIN) & (select.POLLERR | select.POLLHUP), get(s), get(s), soft_error(s), told(s.getpeername), host(s.getsockname()))
 
@@ -343,7 +345,7 @@ class waits_and_signals:
 def libc_connect(sock: socket.socket, address: tuple[str, int]) -> str:
     """connect() as the C library does it: Python's own goes on after EINTR."""
     raw = struct.pack("=HH4s8x", socket.AF_INET, socket.htons(address[1]), socket.inet_aton(address[0]))
-    return "ok" if libc.connect(sock.fileno(), raw, 16) == 0 else name_of(ctypes.get_errno())  # noqa: F405
+    return "ok" if libc.connect(sock.fileno(), raw, 16) == 0 else name_of(ctypes.get_errno())
 
 
 @case
@@ -367,8 +369,8 @@ def wrong_arguments() -> None:
     s = tcp()
     six = tcp(socket.AF_INET6)
     raw = struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port()), socket.inet_aton("127.0.0.1"))
-    libc = ctypes.CDLL(None, use_errno=True)  # noqa: F405
+    libc = ctypes.CDLL(None, use_errno=True)
     for call in libc.bind, libc.connect:
         for sock, data, size in ((s, raw, 15), (s, raw, 8), (s, raw, 2), (s, bytes([99, 0]) + raw[2:], 16), (six, raw, 16), (s, None, 16), (six, bytes([10, 0]) + bytes(26), 20)):
             result = call(sock.fileno(), data, size)
-            say(call.__name__, size, "ok" if result == 0 else name_of(ctypes.get_errno()))  # noqa: F405
+            say(call.__name__, size, "ok" if result == 0 else name_of(ctypes.get_errno()))
