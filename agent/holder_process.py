@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,12 +18,24 @@ from pathlib import Path
 from typing import Final
 
 from appswitch.agent.logs import Event, Log
+from appswitch.agent.processes import end_of, terminate
+from appswitch.agent.seams import InnerApp
 from appswitch.agent.tasks import spawn, stop
 from appswitch.errors import AppSwitchError, InvalidInput, Unavailable
-from appswitch.interceptor.holder_client import HolderClient
+from appswitch.interceptor import inject_wire as wire
+from appswitch.interceptor.holder_client import (
+    HolderClient,
+    Holding,
+    add_request,
+    nest_request,
+    remove_request,
+)
 
 START_DEADLINE: Final = 10.0
-"""Seconds a new holder has until it answers: Python starts in 0.1 s on an idle machine."""
+"""Seconds a new holder has until it answers (Python starts in 0.1 s on an idle machine), and a launch waits
+for one that is stopped."""
+ANSWER_DEADLINE: Final = 2.0
+"""Seconds for one answer: the holder needs microseconds, unless it is stopped."""
 LOG_NAME: Final = "holder.log"
 
 
@@ -48,6 +59,7 @@ class Holder:
         enroll: Callable[[int], None],
         log: Log,
         module: str = "appswitch.interceptor.inject",
+        deadline: float = START_DEADLINE,
     ) -> None:
         """`enroll(pid)` puts a holder into its cgroup with our programs on it, before its next socket."""
         self._run_dir = run_dir
@@ -55,10 +67,16 @@ class Holder:
         self._module = module
         self._enroll = enroll
         self._log = log
+        self._deadline = deadline
         self._client: HolderClient | None = None
+        self._turn = asyncio.Lock()
+        """Held from a question to its answer."""
         self._pid = 0
+        self._outdated = False
+        """It is of an earlier release, and is to be replaced."""
         self._flight = -1
         self._apps: dict[int, HeldApp] = {}
+        self._inner: dict[int, InnerApp] = {}
         self._ends = select.epoll()
         self._hung_up: Callable[[int], None] = lambda app_id: None
         self._ready = asyncio.Event()
@@ -75,7 +93,7 @@ class Holder:
         except AppSwitchError:
             return
         holding.close()
-        await _terminate(holding.pid)
+        await terminate(holding.pid)
 
     @property
     def problem(self) -> str:
@@ -92,31 +110,31 @@ class Holder:
         self._hung_up = hung_up
         asyncio.get_running_loop().add_reader(self._ends.fileno(), self._read_ends)
         try:
-            self._connect()
+            self._found(*_open(self._run_dir))
         except AppSwitchError:
             pass  # none is there, or it is of no use
-        else:
-            self._enroll(self._pid)
-            self._ready.set()
-            self._log(Event.HOLDER_FOUND, pid=self._pid, apps=len(self._apps))
         self._watch = spawn("holder", self._keep())
 
     async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
         """Hand an app over; takes `descriptor`.  Raises AppSwitchError: it is closed, nothing is held.
 
-        While the holder is being started again, this waits.
+        While the holder is being started again, or is stopped, this waits.
         """
         try:
-            async with asyncio.timeout(START_DEADLINE):
-                await self._ready.wait()
-            self._hand_over(app_id, class_index, ip, descriptor)
-        except TimeoutError:
-            os.close(descriptor)
-            raise Unavailable("the holder cannot be started: see the daemon's log") from None
+            await self._tell(add_request(app_id, class_index, ip), descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         self._keep_copy(app_id, HeldApp(class_index, ip, descriptor))
+
+    async def nest(self, inner: InnerApp) -> None:
+        """Tell of an app inside another; waits like `add`.  Raises AppSwitchError: nothing is held."""
+        await self._tell(nest_request(inner.inside, inner.id, inner.class_index, inner.ip, inner.cgroup))
+        self._inner[inner.id] = inner
+
+    def remember(self, inner: InnerApp) -> None:
+        """The holder that an earlier daemon left knows it; a new one must be told."""
+        self._inner[inner.id] = inner
 
     def alive(self, app_id: int) -> bool:
         """Whether a process with the app's filter lives."""
@@ -128,7 +146,12 @@ class Holder:
         return not poll.poll(0)  # POLLHUP: nobody has the filter any more
 
     def remove(self, app_id: int) -> None:
-        """The app has ended, as the holder sees by itself (its descriptor hangs up); idempotent."""
+        """The app has ended; idempotent.
+
+        The holder sees that by itself where the app had a filter of its own: its descriptor hangs up.
+        """
+        if self._inner.pop(app_id, None) is not None and self._ready.is_set():
+            spawn("unnest", self._tell(remove_request(app_id)), lambda name, error: None)
         if (held := self._apps.pop(app_id, None)) is not None:
             self._ends.unregister(held.descriptor)
             os.close(held.descriptor)
@@ -157,47 +180,73 @@ class Holder:
             await self._end()
         elif self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it outlives us: subprocess shall not complain
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._drop_client()
         for app_id in tuple(self._apps):
             self.remove(app_id)
         asyncio.get_running_loop().remove_reader(self._ends.fileno())
         self._ends.close()
         self._set_flight(-1)
 
-    def _hand_over(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None:
-        if self._client is None:  # its last answer was late
-            self._client = HolderClient.connect(self._run_dir)
+    async def _tell(self, request: wire.Request, *descriptors: int) -> None:
+        """Until the holder has taken it, or the deadline has passed.  Raises AppSwitchError."""
         try:
-            self._client.add(app_id, class_index, ip, descriptor)
-        except Unavailable:
+            async with asyncio.timeout(self._deadline):
+                while True:
+                    await self._ready.wait()
+                    async with self._turn:
+                        try:
+                            return await self._ask(request, descriptors)
+                        except Unavailable:
+                            self._drop_client()
+                        except asyncio.CancelledError:
+                            self._drop_client()  # its answer, should it come, would be taken for the next
+                            raise
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise Unavailable(self.problem or "the holder did not answer in time") from None
+
+    async def _ask(self, request: wire.Request, descriptors: tuple[int, ...]) -> None:
+        """One question; a holder that does not answer holds up nobody else.  Raises AppSwitchError."""
+        if self._client is None:
+            self._client = HolderClient.connect(self._run_dir)
+        client = self._client
+        client.send(request, descriptors)
+        loop, answered = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(client.fileno(), answered.set)
+        try:
+            async with asyncio.timeout(ANSWER_DEADLINE):
+                await answered.wait()
+        except TimeoutError:
+            raise Unavailable("the holder did not answer in time") from None
+        finally:
+            loop.remove_reader(client.fileno())
+        client.receive()
+
+    def _drop_client(self) -> None:
+        if self._client is not None:
             self._client.close()
             self._client = None
-            raise
-
-    def _ask(self) -> HolderClient:
-        if self._client is None:
-            raise Unavailable("the holder is being started again: try once more")
-        return self._client
 
     def _set_flight(self, descriptor: int) -> None:
         if self._flight >= 0:
             os.close(self._flight)
         self._flight = descriptor
 
-    def _connect(self) -> None:
-        """Connect, and take copies of all that it holds.  Raises AppSwitchError."""
-        client = HolderClient.connect(self._run_dir)
-        try:
-            holding = client.holding()
-        except AppSwitchError:
-            client.close()
-            raise
+    def _found(self, client: HolderClient, holding: Holding) -> None:
+        """Go on with the holder that is there."""
+        self._take(client, holding)
+        self._enroll(self._pid)
+        if not self._outdated:
+            self._ready.set()
+        self._log(Event.HOLDER_FOUND, pid=self._pid, apps=len(self._apps))
+
+    def _take(self, client: HolderClient, holding: Holding) -> None:
+        """Keep copies of all that it holds."""
         for app in holding.apps:
             self._keep_copy(app.id, HeldApp(app.class_index, app.ip, app.fd))
         self._set_flight(holding.flight)
         self._client, self._pid = client, holding.pid
+        self._outdated = holding.revision != wire.REVISION
 
     async def _launch(self) -> None:
         """Start a holder, give it what we have copies of, and have it finish its predecessor's calls."""
@@ -220,10 +269,14 @@ class Holder:
             self._process = process
             self._enroll(process.pid)
             await self._answers(process)
-            for app_id, held in kept.items():
-                self._ask().add(app_id, held.class_index, held.ip, held.descriptor)
+            client = self._client
+            assert client is not None
+            for inner in self._inner.values():
+                client.nest(inner.inside, inner.id, inner.class_index, inner.ip, inner.cgroup)
+            for app_id, held in kept.items():  # from here on the waiting calls are answered
+                client.add(app_id, held.class_index, held.ip, held.descriptor)
             if flight >= 0:
-                self._ask().adopt(flight)
+                client.adopt(flight)
         except OSError as error:
             raise Unavailable(f"cannot start the holder: {error.strerror}") from error
         finally:
@@ -242,8 +295,7 @@ class Holder:
                             f"the holder ended with status {process.returncode}: see {LOG_NAME}"
                         )
                     try:
-                        self._connect()
-                        return
+                        return self._take(*_open(self._run_dir))
                     except Unavailable:
                         await asyncio.sleep(0.02)
         except TimeoutError:
@@ -254,14 +306,22 @@ class Holder:
         """Start the holder, and again whenever it ends."""
         while True:
             if self._ready.is_set():
-                await _end_of(self._pid)
+                await end_of(self._pid)
                 self._ready.clear()
                 self._reap()
                 self._log(Event.HOLDER_LOST, pid=self._pid)
-                if self._client is not None:
-                    self._client.close()
-                    self._client = None
+                self._drop_client()
             try:
+                if self._outdated:
+                    self._outdated = False
+                    self._drop_client()
+                    await terminate(self._pid)
+                else:  # one that was stopped when we came may go on
+                    try:
+                        self._found(*await asyncio.to_thread(_open, self._run_dir))
+                        continue
+                    except Unavailable:
+                        pass
                 await self._launch()
             except AppSwitchError as error:
                 self._log(Event.HOLDER_LOST, error=error)
@@ -271,7 +331,7 @@ class Holder:
         """Ask it to end (SIGTERM), and wait for that; also one that has just been started."""
         started = self._process.pid if self._process is not None and self._process.poll() is None else 0
         for pid in {self._pid, started} - {0}:
-            await _terminate(pid)
+            await terminate(pid)
         self._reap()
 
     def _reap(self) -> None:
@@ -279,35 +339,11 @@ class Holder:
             self._process.poll()
 
 
-async def _terminate(pid: int) -> None:
-    """SIGTERM, and SIGKILL if that has not worked within two seconds."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(pid, number)
-            async with asyncio.timeout(2):
-                return await _end_of(pid)
-        except ProcessLookupError:
-            return
-        except TimeoutError:
-            continue
-
-
-async def _end_of(pid: int) -> None:
-    """Wait for a process's end, be it our child or not."""
+def _open(run_dir: Path) -> tuple[HolderClient, Holding]:
+    """Connect to the holder that is there, and ask what it holds.  Raises AppSwitchError."""
+    client = HolderClient.connect(run_dir)
     try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    loop.add_reader(descriptor, wake)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+        return client, client.holding()
+    except AppSwitchError:
+        client.close()
+        raise

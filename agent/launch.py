@@ -3,7 +3,7 @@
 The dialogue, over Unix SOCK_SEQPACKET at RUN_DIR/daemon.sock (anyone may; the kernel names the caller):
 
     launcher                                   daemon
-    hello (JSON, see hello.py)            →
+    hello (JSON, see hello.py) + a socket →    (whose: `Caller.probe`)
                                           ←    ok + lines KEY=VALUE, or error + code= and message=
     "filter" + notify descriptor          →    (after inject=1; "nested" inside another `ax run`)
                                           ←    go
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from appswitch.agent import hello
-from appswitch.agent.channel import Channel, Peer
+from appswitch.agent.channel import Channel, Packet, Peer
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.tasks import spawn, stop
-from appswitch.errors import AppSwitchError, Denied, Exhausted, InvalidInput, Unavailable
+from appswitch.errors import AppSwitchError, Denied, Exhausted, InvalidInput, Unavailable, Unsupported
 from appswitch.model import App
 
 SOCKET_NAME: Final = "daemon.sock"
@@ -46,6 +46,8 @@ class Caller:
     peer: Peer
     pidfd: int
     """The app keeper's to close, once `start()` has returned."""
+    probe: int = -1
+    """A socket that it has just made, or -1: whose it is tells whether an app around it has a filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +154,13 @@ class LaunchServer:
 
     async def _dialogue(self, channel: Channel, peer: Peer) -> None:
         first = await channel.receive(hello.MAX_HELLO, self._deadline)
-        first.close()
-        if not first.data:
-            return
-        request = hello.decode(first.data)
-        if peer.pid <= 0:
-            raise Denied("the daemon does not see this process: it must share the pid namespace (hostPID)")
-        try:
-            caller = Caller(peer, channel.pidfd(peer.pid))
-        except ProcessLookupError:
-            return
         with ExitStack() as undo:
-            undo.callback(os.close, caller.pidfd)
-            started = await self._keeper.start(request, caller)
-            undo.pop_all()
+            undo.callback(first.close)
+            if not first.data:
+                return
+            started = await self._start(channel, peer, first)
+        if started is None:
+            return
         if not channel.send(reply(started)):
             self._keeper.died_early(started.app)
             return
@@ -176,6 +171,21 @@ class LaunchServer:
                 self._keeper.died_early(started.app)
                 raise
 
+    async def _start(self, channel: Channel, peer: Peer, first: Packet) -> Started | None:
+        """None: the launcher has gone.  Raises AppSwitchError."""
+        request = hello.decode(first.data)
+        if peer.pid <= 0:
+            raise Denied("the daemon does not see this process: it must share the pid namespace (hostPID)")
+        try:
+            caller = Caller(peer, channel.pidfd(peer.pid), *first.descriptors[:1])
+        except ProcessLookupError:
+            return None
+        with ExitStack() as undo:
+            undo.callback(os.close, caller.pidfd)
+            started = await self._keeper.start(request, caller)
+            undo.pop_all()
+        return started
+
     async def _inject(self, channel: Channel, app: App) -> None:
         """Take over the filter's notify descriptor, then let the launcher exec."""
         packet = await channel.receive(256, self._deadline)
@@ -185,8 +195,13 @@ class LaunchServer:
         match packet.data, packet.descriptors:
             case b"filter", (descriptor,):
                 await self._keeper.inject(app, descriptor)
-            case b"nested", ():  # the app around it has the filter: there can be one listener
+            case b"nested", () if app.inside:  # there can be one listener: the app around it has it
                 pass
+            case b"nested", ():
+                raise Unsupported(
+                    "another program traps system calls here, and there can be one only: "
+                    "run with --new-netns=false"
+                )
             case _:
                 packet.close()
                 raise InvalidInput("expected 'filter' with one descriptor, or 'nested'")

@@ -23,11 +23,19 @@ from appswitch.agent.launch import Caller, Started
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.port_stock import is_free
 from appswitch.agent.registry import Registry
-from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver, Networks
+from appswitch.agent.seams import Cgroups, HolderLike, InnerApp, KernelDriver, Networks
 from appswitch.agent.tasks import spawn
 from appswitch.agent.waiters import Waiters, wait_flags
 from appswitch.agent.writer import Writer
-from appswitch.errors import AppSwitchError, Conflict, Denied, InvalidInput, Unavailable, Unsupported
+from appswitch.errors import (
+    AppSwitchError,
+    Conflict,
+    Denied,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 from appswitch.interceptor import abi
 from appswitch.model import App, Expose
 
@@ -78,8 +86,12 @@ class Apps:
         user = await self._user(request.user, caller)
         self._check_exposes(request.exposes, caller)
         request = self._place(self._resolver(request), caller)
+        inside = self._inside(caller)
+        for app_id, move in list(self._moves.items()):  # an app that runs `ax run` as its first act
+            if self._.registry.app(app_id).pid == caller.peer.pid:
+                await asyncio.wait([move])
         with ExitStack() as undo:
-            app = self._admit(request, caller, user, undo)
+            app = self._admit(request, caller, user, inside, undo)
             # Before anybody enters: a daemon that is killed meanwhile leaves no cgroup that nobody knows of.
             self._.journal.app(AppRecord(app, self._.registry.class_index(app.app_class)))
             undo.callback(self._.journal.ended, app.id)
@@ -87,11 +99,14 @@ class Apps:
             # the launch need not: no program hangs on that app's own cgroup, and the end of processes
             # that are born before it is told by their filter (`holder.alive`).
             move = spawn("cgroup", self._enter(app, caller), self._not_entered)
-            if request.new_netns and not caller.peer.uid:
+            if request.new_netns and not caller.peer.uid and not inside:
                 self._moves[app.id] = move
                 move.add_done_callback(lambda _: self._entered(app.id))
             else:
                 await move
+            if inside:
+                undo.callback(self._.holder.remove, app.id)
+                await self._.holder.nest(self._inner(app))
             if request.lonely:
                 await self._show_address(app, caller)
             undo.pop_all()
@@ -129,6 +144,8 @@ class Apps:
             except (AppSwitchError, OSError) as error:
                 self._.log(Event.APP_REFUSED, app=app.id_text, error=error)
                 continue
+            if app.inside:
+                self._.holder.remember(self._inner(app))
             alive.append(record)
             self._waiters.adopt(app)
             self._.log(Event.APP_ADOPTED, app=app.id_text, name=app.name, ip=app.ip, pid=app.pid)
@@ -169,7 +186,21 @@ class Apps:
 
     # --- admission
 
-    def _admit(self, request: Request, caller: Caller, user: tuple[int, int] | None, undo: ExitStack) -> App:
+    def _inside(self, caller: Caller) -> int:
+        """AppId of the app around the caller whose filter traps its socket(), or 0."""
+        try:
+            around = self._.registry.app(self._.kernel.owner(caller.probe))
+        except NotFound:
+            return 0
+        return around.inside or (around.id if around.new_netns else 0)
+
+    def _inner(self, app: App) -> InnerApp:
+        index = self._.registry.class_index(app.app_class)
+        return InnerApp(app.inside, app.id, index, app.ip, app.cgroup)
+
+    def _admit(
+        self, request: Request, caller: Caller, user: tuple[int, int] | None, inside: int, undo: ExitStack
+    ) -> App:
         """Everything up to a compiled class, each step with its undoing.  Raises AppSwitchError."""
         parts, pid = self._, caller.peer.pid
         app_id, path = self._make_cgroup(pid)
@@ -191,6 +222,7 @@ class Apps:
                 connect_wait=self._waiters.seconds(request.connect_wait),
                 nameservers=request.nameservers,
                 cgroup="/" + str(path.relative_to(self._root)),
+                inside=inside,
             )
         )
         undo.callback(parts.writer.soon)

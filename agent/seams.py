@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +36,8 @@ class KernelDriver(Protocol):
     def attach(self, cgroup: Path, app_id: int, class_index: int, ip: IPv4Address, flags: int) -> None: ...
 
     def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None: ...
+
+    def owner(self, descriptor: int) -> int: ...
 
     def forget(self, app_id: int) -> list[int]: ...
 
@@ -74,6 +77,19 @@ class CountersLike(Protocol):
     def sweep(self, alive: Collection[int], gone: Callable[[Edge], bool]) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class InnerApp:
+    """An app that `ax run` made inside another, whose filter traps its socket()."""
+
+    inside: int
+    """AppId of the other."""
+    id: int
+    class_index: int
+    ip: IPv4Address
+    cgroup: str
+    """Its path below the cgroup v2 mount."""
+
+
 class HolderLike(Protocol):
     """What keeps notify descriptors; see `holder_process.Holder`."""
 
@@ -83,6 +99,10 @@ class HolderLike(Protocol):
     def start(self, hung_up: Callable[[int], None]) -> None: ...
 
     async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None: ...
+
+    async def nest(self, inner: InnerApp) -> None: ...
+
+    def remember(self, inner: InnerApp) -> None: ...
 
     def alive(self, app_id: int) -> bool: ...
 

@@ -36,6 +36,8 @@ class Holding:
 
     pid: int
     """Of the holder."""
+    revision: int
+    """Of its code (wire.REVISION)."""
     flight: int
     """memfd with the calls that are received and not yet answered; ours to close, -1 for none."""
     apps: tuple[Held, ...]
@@ -45,6 +47,23 @@ class Holding:
         for descriptor in (self.flight, *(app.fd for app in self.apps)):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def add_request(app_id: int, class_index: int, ip: IPv4Address) -> wire.Request:
+    """See `HolderClient.add`."""
+    return wire.Request(wire.VERSION, add=wire.AppRecord(app_id, class_index, str(ip)))
+
+
+def nest_request(filter_id: int, app_id: int, class_index: int, ip: IPv4Address, cgroup: str) -> wire.Request:
+    """See `HolderClient.nest`."""
+    return wire.Request(
+        wire.VERSION, nest=wire.Nest(filter_id, wire.AppRecord(app_id, class_index, str(ip)), cgroup)
+    )
+
+
+def remove_request(app_id: int) -> wire.Request:
+    """See `HolderClient.remove`."""
+    return wire.Request(wire.VERSION, remove=wire.Remove(app_id))
 
 
 class HolderClient:
@@ -75,12 +94,18 @@ class HolderClient:
 
     def add(self, app_id: int, class_index: int, ip: IPv4Address, notify_fd: int) -> None:
         """Hands an app over; the holder gets its own copy of `notify_fd`.  One it has already is replaced."""
-        record = wire.AppRecord(id=app_id, class_index=class_index, ip=str(ip))
-        self._ask(wire.Request(wire.VERSION, add=record), [notify_fd])
+        self._ask(add_request(app_id, class_index, ip), [notify_fd])
+
+    def nest(self, filter_id: int, app_id: int, class_index: int, ip: IPv4Address, cgroup: str) -> None:
+        """Tells of an app that runs inside another: `cgroup` tells its callers from the others.
+
+        The other may be added later.
+        """
+        self._ask(nest_request(filter_id, app_id, class_index, ip, cgroup))
 
     def remove(self, app_id: int) -> None:
         """Makes the holder forget an app.  Raises NotFound: it has none of this id (any more)."""
-        self._ask(wire.Request(wire.VERSION, remove=wire.Remove(app_id)))
+        self._ask(remove_request(app_id))
 
     def adopt(self, flight: int) -> int:
         """Has the calls answered that a dead holder left in its memfd; `add` the apps first.
@@ -108,7 +133,7 @@ class HolderClient:
                 )
                 if not reply.more or not reply.apps:
                     undo.pop_all()
-                    return Holding(reply.pid, flight, tuple(apps))
+                    return Holding(reply.pid, reply.revision, flight, tuple(apps))
                 after = reply.apps[-1].id
 
     def close(self) -> None:
@@ -123,9 +148,25 @@ class HolderClient:
     ) -> None:
         self.close()
 
+    def fileno(self) -> int:
+        """Readable when an answer waits."""
+        return self._sock.fileno()
+
     def _ask(self, request: wire.Request, descriptors: Sequence[int] = ()) -> tuple[wire.Reply, list[int]]:
+        self.send(request, descriptors)
+        return self.receive()
+
+    def send(self, request: wire.Request, descriptors: Sequence[int] = ()) -> None:
+        """The first half of a call, for a caller that does not want to wait; `receive` is the second."""
         try:
             socket.send_fds(self._sock, [wire.encode(request)], list(descriptors))
+        except OSError as error:
+            self._sock.close()
+            raise Unavailable(f"the holder does not answer: {error}") from error
+
+    def receive(self) -> tuple[wire.Reply, list[int]]:
+        """The answer, and the descriptors that came along, the caller's to close."""
+        try:
             data, received, whole = wire.receive(self._sock)
         except OSError as error:
             self._sock.close()  # an answer that comes late would be taken for the next one's

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from appswitch.errors import AppSwitchError, InvalidInput, NotFound, Unsupported
 from appswitch.interceptor import inject_wire as wire
 from appswitch.interceptor.inject_flight import Flight
 from appswitch.interceptor.inject_loop import Loop
-from appswitch.interceptor.inject_stock import HeldApp
+from appswitch.interceptor.inject_stock import HeldApp, Owner
 
 _CREDENTIALS: Final = struct.Struct("=iII")
 """struct ucred: pid, uid, gid"""
@@ -105,10 +106,10 @@ class Session:
         except AppSwitchError as error:
             code = _CODES.get(type(error), "refused")
             self._log("holder-request-refused", code=code, error=str(error))
-            reply = wire.Reply(pid=os.getpid(), error=wire.Failure(code, str(error)))
+            reply = _reply(error=wire.Failure(code, str(error)))
         except OSError as error:
             self._log("holder-request-refused", code="refused", error=str(error))
-            reply = wire.Reply(pid=os.getpid(), error=wire.Failure("refused", str(error)))
+            reply = _reply(error=wire.Failure("refused", str(error)))
         finally:
             _close(descriptors)
         try:
@@ -125,22 +126,26 @@ class Session:
         expected = int(request.add is not None or request.adopt is not None)
         if len(descriptors) != expected:
             raise InvalidInput(f"{len(descriptors)} descriptors came along, expected {expected}")
-        reply = wire.Reply(pid=os.getpid())
+        reply = _reply()
         if (record := request.add) is not None:
             if "seccomp notify" not in os.readlink(f"/proc/self/fd/{descriptors[0]}"):
                 raise InvalidInput("the descriptor is not a seccomp notify descriptor")
             self._loop.add(HeldApp(record.id, record.class_index, record.address, descriptors[0]))
             descriptors.clear()
+        elif (nest := request.nest) is not None:
+            inner = Owner(nest.app.id, nest.app.class_index, nest.app.address)
+            self._loop.nest(nest.filter, nest.cgroup, inner)
         elif request.remove is not None:
             app = self._loop.apps.get(request.remove.id)
-            if app is None:
+            if app is not None:
+                self._loop.forget(app)
+            elif not self._loop.unnest(request.remove.id):
                 raise NotFound(f"no app {request.remove.id:08x}")
-            self._loop.forget(app)
         elif request.adopt is not None:
             dead = Flight(descriptors[0])
             descriptors.clear()
             try:
-                reply = wire.Reply(pid=os.getpid(), answered=self._loop.adopt(dead))
+                reply = _reply(answered=self._loop.adopt(dead))
             finally:
                 dead.close()
         elif request.list is not None:
@@ -154,7 +159,10 @@ class Session:
         out = [app.fd for app in page]
         if after == 0:
             out.insert(0, self._loop.flight.fd)
-        return wire.Reply(pid=os.getpid(), apps=records, more=len(ids) > len(page)), out
+        return _reply(apps=records, more=len(ids) > len(page)), out
+
+
+_reply: Final = partial(wire.Reply, pid=os.getpid(), revision=wire.REVISION)
 
 
 def _close(descriptors: list[int]) -> None:

@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 import select
+import struct
 import threading
 from collections.abc import Callable
 from fcntl import ioctl
@@ -22,7 +23,7 @@ from typing import Final, Protocol
 from appswitch.interceptor import inject_flight as flight
 from appswitch.interceptor import seccomp
 from appswitch.interceptor.inject_flight import Flight
-from appswitch.interceptor.inject_stock import HeldApp, Kind, Maker
+from appswitch.interceptor.inject_stock import HeldApp, Kind, Maker, Owner
 
 TICK: Final = 0.01
 """Seconds a call may take before its thread is left behind."""
@@ -69,6 +70,8 @@ class Loop:
         self._by_fd: dict[int, HeldApp] = {}
         self._epoll = select.epoll()
         self._free = list(range(flight.SLOTS - 1, 0, -1))
+        self._early: dict[int, dict[str, Owner]] = {}
+        """Apps inside others that are told of before these: the first call must be answered right."""
         self._adopted: list[tuple[HeldApp, int, int]] = []
         """Calls taken over from a dead holder: app, slot, descriptor given already."""
         self._turn = threading.Lock()
@@ -115,6 +118,7 @@ class Loop:
         ioctl_quietly(app.fd, seccomp.NOTIF_SET_FLAGS, seccomp.FD_SYNC_WAKE_UP)
         if app.id in self.apps:
             self.forget(self.apps[app.id])
+        app.inner = self._early.pop(app.id, app.inner)
         self._epoll.register(app.fd, select.EPOLLIN)
         self.apps[app.id] = self._by_fd[app.fd] = app
 
@@ -127,6 +131,22 @@ class Loop:
         # Others have copies of the descriptor, so that closing ours would not end the registration.
         self._epoll.unregister(app.fd)
         app.close()
+
+    def nest(self, filter_id: int, path: str, owner: Owner) -> None:
+        """Who calls from the cgroup `path` under that filter is `owner`; its app may come later."""
+        self.unnest(owner.id)
+        app = self.apps.get(filter_id)
+        (app.inner if app is not None else self._early.setdefault(filter_id, {}))[path] = owner
+
+    def unnest(self, app_id: int) -> bool:
+        """An app inside another has ended.  False: there is none of this id."""
+        for inner in (*(app.inner for app in self.apps.values()), *self._early.values()):
+            for path, owner in inner.items():
+                if owner.id == app_id:
+                    del inner[path]
+                    owner.close_ready()
+                    return True
+        return False
 
     def adopt(self, dead: Flight) -> int:
         """Takes over what a dead holder had received, to be answered next.  Returns how many there are."""
@@ -178,10 +198,10 @@ class Loop:
                 self._log("holder-call-failed", app=f"{app.id:08x}", error=str(error))
                 self.forget(app)
             return
-        kind = self._answer(seat, app, slot, -1)
+        likely = self._answer(seat, app, slot, -1)
         slot[:8] = bytes(8)
-        if kind is not None and seat.left_with is None:
-            self._maker.restock(app, kind)
+        if likely is not None and seat.left_with is None:
+            self._maker.restock(*likely)
 
     def _serve_adopted(self, seat: Seat, app: HeldApp, index: int, given: int) -> None:
         with self.flight.slot(index) as slot:
@@ -191,19 +211,21 @@ class Loop:
             flight.clear(slot, 0)
         self._free.append(index)
 
-    def _answer(self, seat: Seat, app: HeldApp, slot: memoryview, given: int) -> Kind | None:
-        """Gives a socket and answers.  The kind that may be asked for next, None after an error."""
-        call, _, _, number, _, _, domain, how, protocol = seccomp.NOTIF_CALL.unpack_from(slot)
+    def _answer(self, seat: Seat, app: HeldApp, slot: memoryview, given: int) -> tuple[Owner, Kind] | None:
+        """Gives a socket and answers.  What may be asked for next, None after an error."""
+        call, thread, _, number, _, _, domain, how, protocol = seccomp.NOTIF_CALL.unpack_from(slot)
         kind = domain, how, protocol
+        owner: Owner = app
         try:
             if given < 0:
                 if number != seccomp.SYS_SOCKET:
                     raise OSError(errno.ENOSYS, "only socket() is answered here")
-                given = self._give(seat, app, call, kind)
+                owner = self._caller(app, call, thread)
+                given = self._give(seat, app, owner, call, kind)
                 flight.note_given(slot, given)
             seccomp.RESPONSE.pack_into(seat.reply, 0, call, given, 0, 0)
             ioctl(app.fd, seccomp.NOTIF_SEND, seat.reply, True)
-            return kind
+            return owner, kind
         except OSError as error:
             if error.errno != errno.ENOENT:  # ENOENT: the caller is dead
                 seccomp.RESPONSE.pack_into(seat.reply, 0, call, 0, -(error.errno or errno.EIO), 0)
@@ -224,11 +246,25 @@ class Loop:
         with self._turn:
             seat.app = None
 
-    def _give(self, seat: Seat, app: HeldApp, call: int, kind: Kind) -> int:
+    def _caller(self, app: HeldApp, call: int, thread: int) -> Owner:
+        """Whose call it is.  Raises OSError; ENOENT: the caller is dead."""
+        if not app.inner:
+            return app
+        try:
+            owner = app.caller(thread)
+        except OSError:
+            owner = None
+        # /proc may have told of a later process of the same id: it counts if the caller still waits.
+        ioctl(app.fd, seccomp.NOTIF_ID_VALID, struct.pack("=Q", call))
+        if owner is None:
+            raise OSError(errno.EACCES, f"the cgroup of thread {thread} cannot be read")
+        return owner
+
+    def _give(self, seat: Seat, app: HeldApp, owner: Owner, call: int, kind: Kind) -> int:
         """Puts a socket into the caller's table; its number there.  Raises OSError: ours or the caller's."""
-        fd = app.ready.pop(kind, -1)
+        fd = owner.ready.pop(kind, -1)
         if fd < 0:
-            fd = self._maker.make_at_any_price(app, kind, list(self.apps.values()))
+            fd = self._maker.make_at_any_price(owner, kind, list(self.apps.values()))
         try:
             seccomp.ADDFD.pack_into(seat.gift, 0, call, 0, fd, 0, kind[1] & os.O_CLOEXEC)
             return int(ioctl(app.fd, seccomp.NOTIF_ADDFD, seat.gift, True))

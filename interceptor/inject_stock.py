@@ -17,7 +17,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
-from appswitch.interceptor import abi
+from appswitch.interceptor import abi, cgroup
 from appswitch.interceptor.libbpf import Map
 
 Kind = tuple[int, int, int]
@@ -30,31 +30,56 @@ _FD: Final = struct.Struct("=i")
 
 
 @dataclass(slots=True, eq=False)
-class HeldApp:
-    """An app in the holder's care."""
+class Owner:
+    """Whom sockets are made for: an app of its own filter, or one inside another."""
 
     id: int
     class_index: int
     ip: IPv4Address
-    fd: int
-    """Notify descriptor, ours."""
-    owner: bytes = b""
+    mark: bytes = field(init=False)
     """What each of its sockets carries (abi.SOCK)."""
-    ready: dict[Kind, int] = field(default_factory=dict)
+    ready: dict[Kind, int] = field(init=False, default_factory=dict)
     """A socket waiting for the next call of that kind."""
-    busy: bool = False
-    """A thread was left behind in one of its calls."""
-    gone: bool = False
-    """Forgotten while `busy`: that thread closes the descriptors."""
 
     def __post_init__(self) -> None:
-        self.owner = abi.sock_value(self.id, self.class_index, self.ip.packed, abi.APP_EMPTY)
+        self.mark = abi.sock_value(self.id, self.class_index, self.ip.packed, abi.APP_EMPTY)
 
     def close_ready(self) -> None:
         """Gives the waiting sockets up."""
         for kind in list(self.ready):
             if (fd := self.ready.pop(kind, -1)) >= 0:
                 os.close(fd)
+
+
+@dataclass(slots=True, eq=False)
+class HeldApp(Owner):
+    """An app in the holder's care."""
+
+    fd: int
+    """Notify descriptor, ours."""
+    inner: dict[str, Owner] = field(init=False, default_factory=dict)
+    """Apps under this filter that `ax run` made inside this app, by their cgroups."""
+    busy: bool = field(init=False, default=False)
+    """A thread was left behind in one of its calls."""
+    gone: bool = field(init=False, default=False)
+    """Forgotten while `busy`: that thread closes the descriptors."""
+
+    def caller(self, thread: int) -> Owner:
+        """Who the thread belongs to; 0 is one of a pid namespace that is not below ours.  Raises OSError."""
+        if not self.inner or not thread:
+            return self
+        path = cgroup.of_process(thread)
+        while path:  # it may have made cgroups below the app's
+            if (found := self.inner.get(path)) is not None:
+                return found
+            path = path.rpartition("/")[0]
+        return self
+
+    def close_ready(self) -> None:
+        """Gives the waiting sockets up, those of the apps inside too."""
+        Owner.close_ready(self)
+        for owner in list(self.inner.values()):
+            owner.close_ready()
 
     def close(self) -> None:
         """Closes all that we hold for it."""
@@ -87,33 +112,33 @@ class Maker:
     def __init__(self, storage: Map) -> None:
         self._storage = storage
 
-    def make(self, app: HeldApp, kind: Kind) -> int:
-        """A new socket of the node's network, marked as the app's.  Raises OSError, as socket(2) does."""
+    def make(self, owner: Owner, kind: Kind) -> int:
+        """A new socket of the node's network, marked as the owner's.  Raises OSError, as socket(2) does."""
         fd = socket.SocketType(*parse(kind)).detach()  # the C class: 1 µs less than socket.socket
         try:
-            self._storage.update(_FD.pack(fd), app.owner)
+            self._storage.update(_FD.pack(fd), owner.mark)
         except OSError:
             os.close(fd)
             raise
         return fd
 
-    def make_at_any_price(self, app: HeldApp, kind: Kind, others: Iterable[HeldApp]) -> int:
+    def make_at_any_price(self, owner: Owner, kind: Kind, others: Iterable[HeldApp]) -> int:
         """The same; when we are out of descriptors, the sockets that merely wait make room."""
         try:
-            return self.make(app, kind)
+            return self.make(owner, kind)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
         for other in others:
             other.close_ready()
-        return self.make(app, kind)
+        return self.make(owner, kind)
 
-    def restock(self, app: HeldApp, kind: Kind) -> None:
+    def restock(self, owner: Owner, kind: Kind) -> None:
         """Puts the next one by.  Failure is left to the call that will need it."""
-        if kind in app.ready or len(app.ready) >= MAX_KINDS:
+        if kind in owner.ready or len(owner.ready) >= MAX_KINDS:
             return
         try:
-            app.ready[kind] = self.make(app, kind)
+            owner.ready[kind] = self.make(owner, kind)
         except OSError:
             return
 

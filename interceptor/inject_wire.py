@@ -1,8 +1,8 @@
 """Messages between daemon and holder: a JSON object in a SOCK_SEQPACKET packet, descriptors by SCM_RIGHTS.
 
-A request holds `version` and exactly one of `add`, `remove`, `list`, `adopt`.  A reply holds `version` and
-either `error` or the answer.  A reply to `list` with `after` 0 carries the in-flight memfd first; every
-one carries a notify descriptor for each app named, in the same order.
+A request holds `version` and exactly one of `add`, `nest`, `remove`, `list`, `adopt`.  A reply holds
+`version` and either `error` or the answer.  A reply to `list` with `after` 0 carries the in-flight memfd
+first; every one carries a notify descriptor for each app named, in the same order.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from appswitch.errors import (
 )
 
 VERSION: Final = 1
+REVISION: Final = 2
+"""Of the holder's code: a daemon replaces a holder that an earlier release left running."""
 SOCKET_NAME: Final = "holder.sock"
 MAX_MESSAGE: Final = 65_536
 """Bytes of one packet, either way."""
@@ -50,8 +52,17 @@ class AppRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
             raise InvalidInput(f"ip {self.ip!r}: {error}") from error
 
 
+class Nest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`app` runs inside `filter`, an app that was added or will be, whose filter traps its socket() too."""
+
+    filter: AppId
+    app: AppRecord
+    cgroup: str
+    """Its path below the cgroup v2 mount: who calls from there is `app`."""
+
+
 class Remove(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Forget an app."""
+    """Forget an app, added or nested."""
 
     id: AppId
 
@@ -71,6 +82,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     version: int
     add: AppRecord | None = None
+    nest: Nest | None = None
     remove: Remove | None = None
     list: List | None = None
     adopt: Adopt | None = None
@@ -90,6 +102,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
     pid: int = 0
     """Of the holder."""
+    revision: int = 0
     apps: tuple[AppRecord, ...] = ()
     more: bool = False
     """Ask again after the last id."""
@@ -124,10 +137,12 @@ def decode_request(data: bytes) -> Request:
         request = _requests.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"not a request to the holder: {error}") from error
-    if sum(part is not None for part in (request.add, request.remove, request.list, request.adopt)) != 1:
-        raise InvalidInput("a request needs exactly one of add, remove, list, adopt")
-    if request.add is not None:
-        request.add.address  # noqa: B018  raises
+    parts = (request.add, request.nest, request.remove, request.list, request.adopt)
+    if sum(part is not None for part in parts) != 1:
+        raise InvalidInput("a request needs exactly one of add, nest, remove, list, adopt")
+    record = request.nest.app if request.nest is not None else request.add
+    if record is not None:
+        record.address  # noqa: B018  raises
     return request
 
 

@@ -240,6 +240,11 @@ class Kernel:
             abi.REAL_KEY.pack(host_port, Protocol.TCP, 0), abi.REAL.pack(app_id, ip.packed, port, 1)
         )
 
+    def owner(self, descriptor: int) -> int:
+        """AppId of the app whose socket it is; 0: no app's, or no socket."""
+        value = self._maps["sockets"].get(struct.pack("=i", descriptor))
+        return int(abi.APP.unpack_from(value)[0]) if value is not None else 0
+
     def forget(self, app_id: int) -> list[int]:
         """Drops the ports of an app that ended; returns the real ones that came from the pool.
 

@@ -13,6 +13,7 @@ from kernel_model import KernelModel
 
 from appswitch.agent.ground import Ground
 from appswitch.agent.logs import Event, Log
+from appswitch.agent.seams import InnerApp
 from appswitch.errors import Exhausted
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.counters import Count, Edge, Failures
@@ -83,6 +84,8 @@ class FakeKernel:
         self.real_ports: dict[int, list[int]] = {}
         """By AppId: what `forget` gives back."""
         self.listening: list[Service] = []
+        self.owners: dict[int, int] = {}
+        """Inode number of a socket to the AppId that it is of."""
         self.queue: list[int] = []
         self.local: set[IPv4Address] = set()
         self.overflows = 0
@@ -107,6 +110,9 @@ class FakeKernel:
 
     def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None:
         self.exposed.append((app_id, port, host_port))
+
+    def owner(self, descriptor: int) -> int:
+        return self.owners.get(os.fstat(descriptor).st_ino, 0) if descriptor >= 0 else 0
 
     def forget(self, app_id: int) -> list[int]:
         self.attached.pop(app_id, None)
@@ -238,6 +244,7 @@ class FakeHolder:
         """Apps some process of which has the filter."""
         self.problem = ""
         self.ended = False
+        self.inner: dict[int, InnerApp] = {}
 
     def start(self, hung_up: Callable[[int], None]) -> None: ...
 
@@ -248,8 +255,15 @@ class FakeHolder:
         os.close(descriptor)
         self.held[app_id] = class_index
 
+    async def nest(self, inner: InnerApp) -> None:
+        self.inner[inner.id] = inner
+
+    def remember(self, inner: InnerApp) -> None:
+        self.inner[inner.id] = inner
+
     def remove(self, app_id: int) -> None:
         self.held.pop(app_id, None)
+        self.inner.pop(app_id, None)
 
     async def close(self, *, end: bool) -> None:
         self.ended = end

@@ -1,5 +1,6 @@
 /* The talk with the daemon, over a SOCK_SEQPACKET socket (one packet is one message):
- *   hello (JSON)  →  "ok\nid=…\nip=…\nresolv=…\ninject=1\nuid=…\ngid=…\n" or "error\ncode=…\nmessage=…\n"
+ *   hello (JSON) + a socket that we made  →  "ok\nid=…\nip=…\nresolv=…\ninject=1\nuid=…\ngid=…\n" or
+ *                                            "error\ncode=…\nmessage=…\n"
  *   "filter" + the notify descriptor  →  "go\n"; "nested" where the app around us has the filter */
 #include "ax.h"
 #include <errno.h>
@@ -115,6 +116,22 @@ static void read_reply(char *text, struct reply *reply)
 		fail(EX_UNAVAILABLE, "what answers at %s is no daemon of this release", address.sun_path);
 }
 
+/* One packet, with a descriptor unless that is -1.  A failure shows as the answer's. */
+static void send_packet(int daemon, char *data, size_t length, int descriptor)
+{
+	union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control = {
+		.header = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS },
+	};
+	struct iovec text = { data, length };
+	struct msghdr message = { .msg_iov = &text, .msg_iovlen = 1 };
+	if (descriptor >= 0) {
+		memcpy(CMSG_DATA(&control.header), &descriptor, sizeof(descriptor));
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control.space);
+	}
+	sendmsg(daemon, &message, MSG_NOSIGNAL);
+}
+
 /* Why nobody answers at `address`, and what to do about it. */
 static _Noreturn void fail_to_connect(const struct options *options)
 {
@@ -138,31 +155,24 @@ int say_hello(const struct options *options, const struct place *place, struct r
 	if ((size_t)snprintf(address.sun_path, room, "%s/daemon.sock", options->run_dir) >= room)
 		fail(EX_USAGE, "--run-dir: too long for the path of a socket: %s", options->run_dir);
 	char *hello = compose(options, place, &length);
+	/* Whose it is tells the daemon whether the filter of an app around us traps our socket(). */
+	int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int daemon = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	setsockopt(daemon, SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof(deadline));
 	setsockopt(daemon, SOL_SOCKET, SO_SNDTIMEO, &deadline, sizeof(deadline));
 	if (connect(daemon, (struct sockaddr *)&address, sizeof(address)))
 		fail_to_connect(options);
-	send(daemon, hello, length, MSG_NOSIGNAL); /* a failure shows as the answer's */
+	send_packet(daemon, hello, length, probe);
+	close(probe);
 	read_reply(receive(daemon, answer, sizeof(answer)), reply);
 	return daemon;
 }
 
 void hand_over(int daemon, int notify)
 {
-	union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control = {
-		.header = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS },
-	};
-	struct iovec text = { notify < 0 ? "nested" : "filter", 6 };
-	struct msghdr message = { .msg_iov = &text, .msg_iovlen = 1 };
 	static char answer[4096];
 	struct reply nothing;
-	if (notify >= 0) {
-		memcpy(CMSG_DATA(&control.header), &notify, sizeof(notify));
-		message.msg_control = &control;
-		message.msg_controllen = sizeof(control.space);
-	}
-	sendmsg(daemon, &message, MSG_NOSIGNAL);
+	send_packet(daemon, notify < 0 ? "nested" : "filter", 6, notify);
 	if (!strcmp(receive(daemon, answer, sizeof(answer)), "go\n"))
 		return;
 	read_reply(answer, &nothing); /* an error says why */

@@ -21,6 +21,7 @@ from typing import Any
 
 from appswitch.errors import Unavailable
 from appswitch.interceptor import abi
+from appswitch.interceptor.cgroup import cgroup_root
 from appswitch.interceptor.holder_client import HolderClient, Holding
 from appswitch.interceptor.libbpf import Map, library
 
@@ -123,6 +124,19 @@ class Node:
         ours.settimeout(10)
         _, descriptors, _, _ = socket.recv_fds(ours, 100, 1, socket.MSG_CMSG_CLOEXEC)
         return process, descriptors[0], ours
+
+    @contextlib.contextmanager
+    def cgroup(self, process: subprocess.Popen[str]) -> Iterator[str]:
+        """A cgroup of the process's own; its path as the kernel names it."""
+        path = cgroup_root() / f"ax-inject-{os.getpid()}-{time.monotonic_ns()}"
+        path.mkdir()
+        try:
+            (path / "cgroup.procs").write_text(str(process.pid))
+            yield f"/{path.name}"
+        finally:
+            process.kill()
+            process.wait()
+            path.rmdir()
 
     def app(self, app_id: int, code: str, *, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         """A Python program under the filter, in the holder's care, running."""

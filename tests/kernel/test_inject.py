@@ -73,6 +73,45 @@ sys.stdin.read()
     done(app)
 
 
+def test_whose_call_it_is(held: Node) -> None:
+    """Under one filter the caller's cgroup tells the apps inside it from the app around them."""
+    code = """
+import socket, sys
+for line in sys.stdin: s = socket.socket(); print(s.fileno(), flush=True); s.detach()
+"""
+    outer, notify, channel = held.filtered(sys.executable, "-S", "-c", code)
+
+    def owner() -> int:
+        assert outer.stdin is not None and outer.stdout is not None
+        outer.stdin.write("\n")
+        outer.stdin.flush()
+        return held.owner(outer, int(outer.stdout.readline()))[0]
+
+    with held.client() as client, held.cgroup(outer) as path:
+        client.nest(1, 2, 0, IPv4Address("1.1.1.2"), f"{path}/below")  # before it is added
+        client.add(1, 0, IPv4Address("1.1.1.1"), notify)
+        channel.send(b"g")
+        assert [owner(), owner()] == [1, 1]
+        client.nest(1, 3, 0, IPv4Address("1.1.1.3"), path)
+        assert [owner(), owner()] == [3, 3]
+        client.nest(1, 4, 0, IPv4Address("1.1.1.4"), path)
+        assert [owner(), owner()] == [4, 4]
+        client.nest(1, 3, 0, IPv4Address("1.1.1.3"), path.rpartition("/")[0] + "/none")
+        client.remove(4)
+        assert owner() == 1
+        client.remove(2)
+        client.remove(3)
+        with pytest.raises(NotFound):
+            client.remove(3)
+        files = held.open_files()
+        client.nest(1, 5, 0, IPv4Address("1.1.1.5"), path)
+        assert owner() == 5  # and one more waits
+        client.remove(5)
+        settle(held, files)
+    os.close(notify)
+    channel.close()
+
+
 def test_two_apps_talk(held: Node) -> None:
     """Two empty namespaces meet in the node's network."""
     server = held.app(

@@ -14,6 +14,7 @@ from fakes import FakeLog
 
 from appswitch.agent.holder_process import Holder
 from appswitch.agent.logs import Event
+from appswitch.agent.seams import InnerApp
 from appswitch.errors import InvalidInput, Unavailable
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -29,8 +30,8 @@ class Bench:
         self.enrolled: list[int] = []
         self.ended: list[int] = []
 
-    def holder(self) -> Holder:
-        return Holder(self.run_dir, Path("/pin"), self.enrolled.append, self.log, module="fake_holder")
+    def holder(self, deadline: float = 20) -> Holder:
+        return Holder(self.run_dir, Path("/pin"), self.enrolled.append, self.log, "fake_holder", deadline)
 
     def asked(self) -> list[str]:
         """What the fake was asked, but for lists."""
@@ -134,15 +135,71 @@ def test_clean_ends_an_old_one(bench: Bench) -> None:
     asyncio.run(work())
 
 
-def test_an_answer_that_comes_late_costs_one_launch(bench: Bench) -> None:
+def test_one_of_an_earlier_release_is_replaced(bench: Bench) -> None:
+    """The new one gets what the old one held."""
+
+    async def work() -> None:
+        (bench.run_dir / "old").touch()
+        first = bench.holder()
+        first.start(bench.ended.append)
+        read, write = os.pipe()
+        await first.add(7, 3, IP, read)
+        await first.close(end=False)
+        second = bench.holder()
+        second.start(bench.ended.append)
+        assert second.alive(7)
+        await bench.until(lambda: not second.problem)
+        assert not bench.lives(0) and bench.lives(2) and bench.enrolled[0] == bench.enrolled[1]
+        added, again, adopted = bench.asked()
+        assert added == again and '"adopt"' in adopted
+        await second.close(end=True)
+        os.close(write)
+
+    asyncio.run(work())
+
+
+def test_apps_inside_others_are_told_of(bench: Bench) -> None:
+    """By the one who adds, to a new holder too, and their ends."""
+    inner = InnerApp(7, 8, 4, IP, "/ax-8")
+
     async def work() -> None:
         holder = bench.holder()
         holder.start(bench.ended.append)
         read, write = os.pipe()
         await holder.add(7, 3, IP, read)
+        await holder.nest(inner)
+        os.kill(bench.enrolled[0], signal.SIGKILL)
+        await bench.until(lambda: bench.log.count(Event.HOLDER_STARTED) == 2)
+        holder.remove(8)
+        await bench.until(lambda: "remove" in bench.asked()[-1])
+        _, nested, again, *_ = bench.asked()
+        assert nested == again and '"cgroup":"/ax-8"' in nested and not holder.alive(8)
+        await holder.close(end=False)
+        second = bench.holder()
+        second.start(bench.ended.append)
+        second.remember(inner)
+        os.kill(bench.enrolled[1], signal.SIGKILL)
+        await bench.until(lambda: nested in bench.asked()[6:])
+        await second.close(end=True)
+        os.close(write)
+
+    asyncio.run(work())
+
+
+def test_a_stopped_holder_is_waited_for(bench: Bench) -> None:
+    """It costs those who need it, up to a deadline, and nobody else."""
+
+    async def work() -> None:
+        holder = bench.holder(deadline=3)
+        holder.start(bench.ended.append)
+        read, write = os.pipe()
+        await holder.add(7, 3, IP, read)
         os.kill(bench.enrolled[0], signal.SIGSTOP)
-        with pytest.raises(Unavailable):
-            await holder.add(8, 3, IP, os.dup(write))
+        waiting = asyncio.create_task(holder.add(8, 3, IP, os.dup(write)))
+        await asyncio.sleep(0)
+        assert holder.alive(7)
+        with pytest.raises(Unavailable, match="did not answer"):
+            await waiting
         assert "did not answer" in holder.problem
         os.kill(bench.enrolled[0], signal.SIGCONT)
         second = os.pipe()

@@ -42,6 +42,7 @@ class Keeper:
             app_class=request.app_class,
             ip=request.ip or IPv4Address("10.0.0.1"),
             new_netns=request.new_netns,
+            inside=os.fstat(caller.probe).st_ino if caller.probe >= 0 else 0,
         )
         return Started(
             app, "/run/resolv.conf" if request.dns_override else "", (5, 6) if request.user else None
@@ -125,13 +126,19 @@ def test_without_a_namespace_the_reply_is_the_end(bench: Bench) -> None:
 
 
 def test_inside_another_app_there_is_no_descriptor(bench: Bench) -> None:
-    def dialogue(launcher: socket.socket) -> bytes:
-        launcher.send(hello())
+    """The socket that comes with the hello tells; without one of ours, the trap is another program's."""
+
+    def dialogue(launcher: socket.socket, *probe: int) -> bytes:
+        socket.send_fds(launcher, [hello()], probe)
         launcher.recv(4096)
         launcher.send(b"nested")
         return launcher.recv(4096)
 
-    assert bench.run(dialogue) == b"go\n"
+    with socket.socket() as probe:
+        before = len(os.listdir("/proc/self/fd"))
+        assert bench.run(lambda launcher: dialogue(launcher, probe.fileno())) == b"go\n"
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert b"another program traps" in bench.run(dialogue)
 
 
 @pytest.mark.parametrize(

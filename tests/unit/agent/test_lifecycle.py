@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -103,6 +105,58 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(10):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+def test_inside_another_app(bench: Bench) -> None:
+    """Whose socket the launcher holds tells whose filter is around it; its end is told by its cgroup."""
+
+    async def work() -> None:
+        apps = bench.apps()
+        with socket.socket() as probe:
+            inode = os.fstat(probe.fileno()).st_ino
+
+            async def start(owner: int, **changes: object) -> App:
+                bench.machine.kernel.owners[inode] = owner
+                asks = replace(caller(bench.process()), probe=probe.fileno())
+                return (await apps.start(request(**changes), asks)).app
+
+            empty, own = await start(0, new_netns=True), await start(0)
+            inner = await start(empty.id, new_netns=True)
+            deeper = await start(inner.id)
+            assert (empty.inside, own.inside, inner.inside, deeper.inside) == (0, 0, empty.id, empty.id)
+            assert (await start(own.id)).inside == 0 and (await start(77)).inside == 0
+        told = bench.machine.holder.inner
+        assert [(app.id, app.cgroup) for app in told.values()] == [
+            (app.id, app.cgroup) for app in (inner, deeper)
+        ]
+        assert bench.machine.cgroups.populated(apps._path(inner))  # before it goes on
+        bench.end(bench.processes[2])
+        await until(lambda: inner.id not in told)
+        assert deeper.id in told
+        apps.close()
+        assert bench.journal.read().apps[2].app.inside == empty.id
+        later, told = bench.apps(), told.copy()
+        bench.machine.holder.inner.clear()
+        for app in bench.registry.snapshot.apps:
+            bench.registry.remove_app(app.id)
+        later.adopt(bench.journal.read().apps)
+        assert bench.machine.holder.inner == told
+        later.close()
+
+    asyncio.run(work())
+
+
+def test_the_same_process_again(bench: Bench) -> None:
+    """`ax run` as an app's first act: its own move into the first cgroup must not come last."""
+
+    async def work() -> None:
+        apps, process = bench.apps(), bench.process()
+        first = (await apps.start(request(new_netns=True), caller(process))).app
+        second = (await apps.start(request(), caller(process))).app
+        assert list(bench.machine.cgroups.moved) == [apps._path(first), apps._path(second)]
+        apps.close()
+
+    asyncio.run(work())
 
 
 def test_addresses(bench: Bench) -> None:

@@ -20,6 +20,12 @@ RECORDS = st.builds(
 )
 REQUESTS = st.one_of(
     st.builds(lambda record: wire.Request(1, add=record), RECORDS),
+    st.builds(
+        lambda inside, record, path: wire.Request(1, nest=wire.Nest(inside, record, path)),
+        IDS,
+        RECORDS,
+        st.text(),
+    ),
     st.builds(lambda app: wire.Request(1, remove=wire.Remove(app)), IDS),
     st.builds(lambda after: wire.Request(1, list=wire.List(after)), IDS),
     st.just(wire.Request(1, adopt=wire.Adopt())),
@@ -27,11 +33,14 @@ REQUESTS = st.one_of(
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (
-        st.lists(inner) | st.dictionaries(st.sampled_from(["version", "add", "id", "ip", "class"]), inner)
+        st.lists(inner)
+        | st.dictionaries(st.sampled_from(["version", "add", "nest", "app", "id", "ip", "class"]), inner)
     ),
     max_leaves=8,
 )
-PARTS = st.dictionaries(st.sampled_from(["version", "add", "remove", "list", "adopt", "apps", "error"]), JSON)
+PARTS = st.dictionaries(
+    st.sampled_from(["version", "add", "nest", "remove", "list", "adopt", "apps", "error"]), JSON
+)
 
 
 @given(REQUESTS)
