@@ -105,14 +105,13 @@ class App:
     """By `ax attach`: the cgroup is somebody else's, and stays."""
     own_ip: IPv4Address | None = None
     """Its address in a network namespace of its own (a pod); None: it has none of its own."""
+    inside: int = 0
+    """AppId of the app around it whose filter traps its socket(), where `ax run` ran inside `ax run`; 0: none."""
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:
         """All by which other apps may dial it."""
         return (self.ip,) if self.own_ip in (None, self.ip) else (self.ip, self.own_ip)
-    """Path of its `ax-ID` cgroup below the cgroup v2 mount, starting with '/'."""
-    inside: int = 0
-    """AppId of the app around it whose filter traps its socket(), where `ax run` ran inside `ax run`; 0: none."""
 
     @property
     def id_text(self) -> str:
