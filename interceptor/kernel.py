@@ -219,8 +219,11 @@ class Kernel:
             os.close(descriptor)
 
     def _is_ours(self, name: str, maps: tuple[int, ...]) -> bool:
-        """A program of this run directory's, whichever daemon loaded it: it uses its maps (one uses none)."""
-        return name.startswith("ax_") and (not maps or not self._map_ids.isdisjoint(maps))
+        """A program of this run directory's, whichever daemon loaded it: it uses its maps.
+
+        ax_sock_create uses none (but the object's constants, which each load has anew).
+        """
+        return name == "ax_sock_create" or (name.startswith("ax_") and not self._map_ids.isdisjoint(maps))
 
     def set_pod(self, app_id: int, pod: Pod) -> None:
         """The app has a network of its own; before its programs are attached.  Raises OSError: full."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from kernel.driver import Driver
 
 from appswitch.errors import Exhausted, Unsupported
+from appswitch.interceptor import libbpf
 from appswitch.interceptor.events import AdmissionRefused, Denied, ListenerDown, ListenerUp, PoolEmpty
-from appswitch.interceptor.kernel import Kernel
+from appswitch.interceptor.kernel import PROGRAMS, Kernel
 from appswitch.model import Backend, LbPolicy, PortMap, VService
 
 VIP = IPv4Address("5.5.5.5")
@@ -258,6 +260,17 @@ def test_the_hosts_own_programs_are_untouched(driver: Driver) -> None:
     ).stdout
     attached = [entry["cgroup"] for entry in json.loads(shown or b"[]") if entry.get("programs")]
     assert all("/sandbox-" in path for path in attached), attached  # others may test at the same time
+
+
+def test_programs_replace_their_like(driver: Driver) -> None:
+    """A daemon attaches anew to what it, or an earlier one, has attached to: each kind once."""
+    cgroup = driver.sandbox.cgroup / driver.app("1.1.1.1")
+    descriptor = os.open(cgroup, os.O_RDONLY)
+    for _ in range(2):
+        driver.kernel.attach(cgroup, 1, 0, IPv4Address("1.1.1.1"), 0)
+        found = {kind: libbpf.attached(descriptor, kind) for kind in PROGRAMS.values()}
+        assert all(len(programs) == 1 for programs in found.values()), found
+    os.close(descriptor)
 
 
 def test_without_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
