@@ -23,7 +23,7 @@ VENV_PACKAGES := \
 DEMO_PACKAGES := \
 	nginx=nginx-light curl=curl ip=iproute2
 TEST_PACKAGES := $(DEMO_PACKAGES) \
-	redis-server=redis-server iperf3=iperf3 wrk=wrk dig=dnsutils busybox=busybox-static \
+	redis-server=redis-server iperf3=iperf3 wrk=wrk dig=dnsutils busybox=busybox-static runc=runc \
 	/usr/lib/postgresql/*/bin/postgres=postgresql \
 	bpftool=bpftool go=golang-go javac=default-jdk-headless node=nodejs git=git \
 	qemu-system-x86_64=qemu-system-x86

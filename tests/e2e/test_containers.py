@@ -1,0 +1,171 @@
+"""`ax run` in containers: an image without Python, no network, no privilege."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.containers import Containers
+from e2e.node import Node
+from e2e.sandbox import wait_until
+from e2e.servers import nginx_argv
+
+WEB = ("httpd", "-f", "-p", "80", "-h", "/www")
+PAGE = "from a container\n"
+PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture
+def containers(node: Node) -> Iterator[Containers]:
+    if not shutil.which("runc"):
+        pytest.skip("needs runc")
+    containers = Containers(node)
+    yield containers
+    containers.close()
+
+
+def test_server_and_client(node: Node, containers: Containers) -> None:
+    """The manual's line, by address and by name; containers, and the node's own apps."""
+    ip = node.fresh_ip()
+    containers.start("web", "--ip", ip, "--name", "web", *WEB)
+    node.wait_service(ip, 80)
+    for url in (f"http://{ip}", "http://web", "http://web.appswitch.local"):
+        assert containers.ax("wget", "-qO-", url).ok() == PAGE
+    assert containers.ax("--new-netns=false", "wget", "-qO-", "http://web").ok() == PAGE
+    assert containers.ax("wget", "-qO-", "http://web", uid=1000).ok() == PAGE
+    assert node.run("curl", "-sS", "http://web").ok() == PAGE
+    assert containers.exec("web", "/usr/bin/ax", "run", "wget", "-qO-", "http://web").ok() == PAGE
+    # what is not under ax has no network, and loopback is nobody's but the app's own
+    assert containers.run("wget", "-qO-", f"http://{ip}").code
+    assert "Connection refused" in containers.ax("wget", "-qO-", "http://127.0.0.1").err
+
+
+def test_labels_and_balance(node: Node, containers: Containers) -> None:
+    ip = node.fresh_ip()
+    for name in ("one", "two"):
+        containers.start(name, "--ip", ip, "--labels", "role=prod", *WEB)
+    node.wait_service(ip, 80, 2)
+    assert containers.ax("--labels", "role=prod", "wget", "-qO-", f"http://{ip}").ok() == PAGE
+    refused = containers.ax("--labels", "role=test", "wget", "-qO-", f"http://{ip}")
+    assert refused.code and "Permission denied" in refused.err
+
+
+@pytest.mark.parametrize("resolv", [None, "nameserver 127.0.0.11\n", "search x\nnameserver 10.96.0.10\n"])
+def test_names_by_whatever_nameserver(node: Node, containers: Containers, resolv: str | None) -> None:
+    """Nothing may be mounted in there: the file stays as it is, and who is asked does not matter."""
+    containers.start("web", "--name", "web", *WEB)
+    wait_until(node.servers, "httpd listens")
+    look = "cat /etc/resolv.conf 2>/dev/null; wget -qO- http://web; nslookup -type=a web.appswitch.local"
+    out = containers.ax("sh", "-c", look, resolv=resolv).ok()
+    assert out.startswith((resolv or "") + PAGE)
+    assert "Address: 241." in out
+    # unless that is not wanted
+    assert containers.ax("--dns-override=false", "wget", "-qO-", "http://web", resolv=resolv).code
+
+
+ADDRINFO = """
+import json, socket, sys
+print(json.dumps(sorted({x[4][0] for x in socket.getaddrinfo(
+    "web", 80, socket.AF_INET, 0, 0, socket.AI_ADDRCONFIG)})))
+"""
+
+
+ASYNCIO = """
+import asyncio
+async def main():
+    reader, writer = await asyncio.open_connection("web", 80)
+    writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print((await reader.read()).decode())
+    writer.close()
+asyncio.run(main())
+"""
+
+
+def test_glibc(node: Node, containers: Containers) -> None:
+    """nginx as server, curl and Python as clients; ADDRCONFIG finds the app's address on lo."""
+    ip = node.fresh_ip()
+    folder = node.base / "container-nginx"
+    argv = nginx_argv(folder, "nginx in a container\n")
+    nginx = containers.start("nginx", "--ip", ip, "--name", "web", *argv, host_programs=True)
+    wait_until(lambda: nginx.popen.poll() is not None or node.servers(), "nginx listens")
+    assert node.servers(), nginx.output()
+    page = containers.ax("curl", "-sS", "http://web", "http://web", host_programs=True).ok()
+    assert page == "nginx in a container\n" * 2
+    assert "nginx in a container" in containers.ax(PYTHON, "-c", ASYNCIO, host_programs=True).ok()
+    found = containers.ax("--ip", "2.2.2.2", PYTHON, "-c", ADDRINFO, host_programs=True).ok()
+    assert json.loads(found) == [ip]
+    shown = containers.ax("--ip", "2.2.2.2", "ip", "-4", "-br", "address", host_programs=True).ok()
+    assert shown.split() == ["lo", "UNKNOWN", "127.0.0.1/8", "2.2.2.2/32"]
+    assert {line.split()[0] for line in (folder / "access.log").read_text().splitlines()} == {"10.0.2.15"}
+    shutil.rmtree(folder)
+
+
+def test_a_user_namespace(node: Node, containers: Containers) -> None:
+    """docker's --userns-remap, rootless podman: its root is an ordinary user of the host's."""
+    ip = node.fresh_ip()
+    containers.start("web", "--ip", ip, "--name", "web", *WEB, user_namespace=True)
+    node.wait_service(ip, 80)
+    (app,) = node.get("apps")
+    assert app["user"] == 100_000
+    assert containers.ax("wget", "-qO-", "http://web", user_namespace=True).ok() == PAGE
+    refused = containers.ax("--expose", "80:8088", "true", user_namespace=True)
+    assert (refused.code, "only root" in refused.err) == (77, True)
+
+
+def test_below_the_containers_cgroup(node: Node, containers: Containers) -> None:
+    """Its limits and its accounting are the app's; with it goes everything."""
+    containers.start("web", "--ip", node.fresh_ip(), *WEB)
+    wait_until(node.servers, "httpd listens")
+    (app,) = node.get("apps")
+    assert app["cgroup"] == f"{containers.cgroup('web')}/ax-{app['appid']}"
+    assert app["pid"] in map(
+        int, (containers.cgroup_path("web") / f"ax-{app['appid']}/cgroup.procs").read_text().split()
+    )
+    containers.remove("web")
+    wait_until(lambda: not node.get("apps"), "the app ends with its container")
+    assert not node.servers()
+
+
+def test_what_is_missing_is_named(node: Node, containers: Containers) -> None:
+    empty = containers.base / "empty"
+    empty.mkdir()
+    missing = containers.ax("true", run_dir=empty)
+    assert (missing.code, "no daemon at /var/run/appswitch/daemon.sock" in missing.err) == (69, True)
+    empty.chmod(0o700)
+    closed = containers.ax("true", run_dir=empty, uid=1000)
+    assert (closed.code, "daemon.sock: Permission denied (its directory" in closed.err) == (77, True)
+    other = containers.run("/usr/bin/ax", "get", "apps")
+    assert (other.code, other.err) == (69, "ax: only 'ax run' works here: no Python beside /usr/bin/ax\n")
+
+
+def test_a_container_with_a_network(node: Node, containers: Containers) -> None:
+    """`ax run` does not guess: it says what the ways are."""
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link add x up type bridge; echo; cat"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        netns = f"/proc/{holder.pid}/ns/net"
+        default = containers.ax("true", netns=netns)
+        without = containers.ax("--new-netns=false", "true", netns=netns)
+        holder.kill()
+    assert (default.code, "cannot make a network namespace" in default.err) == (77, True)
+    assert (without.code, "the caller has another network namespace" in without.err) == (71, True)
+
+
+def test_restart_of_the_daemon(own_node: Node) -> None:
+    """The container has the directory, not the old socket: it finds the next daemon, and its app goes on."""
+    containers = Containers(own_node)
+    try:
+        containers.start("web", "--ip", "1.1.1.1", "--name", "web", *WEB)
+        own_node.wait_service("1.1.1.1", 80)
+        own_node.stop_daemon()
+        assert containers.ax("true").code == 69
+        own_node.start_daemon()
+        assert containers.ax("wget", "-qO-", "http://web").ok() == PAGE
+        assert containers.exec("web", "/usr/bin/ax", "run", "wget", "-qO-", "http://1.1.1.1").ok() == PAGE
+    finally:
+        containers.close()
