@@ -18,7 +18,10 @@ from aiohttp import web
 from appswitch.agent import api_explain, openapi, requests
 from appswitch.agent import resources as view
 from appswitch.agent.api_errors import hint_for, status_of, word_of
+from appswitch.agent.resource_backends import BackendRow
+from appswitch.agent.resource_bpf import BpfView
 from appswitch.errors import AppSwitchError, Denied, InvalidInput, NotFound
+from appswitch.interceptor.decision import Ages
 from appswitch.model import Snapshot, VService
 
 BODY_TIMEOUT: Final = 10.0
@@ -51,6 +54,15 @@ class State(Protocol):
     def drivers(self) -> Sequence[view.DriverView]:
         """See `drivers.probe`."""
 
+    def backends(self, snapshot: Snapshot) -> Sequence[BackendRow]:
+        """Every backend and its connections.  Blocks: called in a thread."""
+
+    def failed(self) -> Ages:
+        """Backends that failed, for `decide()`."""
+
+    async def bpf(self, seconds: float) -> Sequence[BpfView]:
+        """See `bpf.Bpf.views`.  Raises Unsupported."""
+
     def health(self) -> view.Health:
         """The daemon's own state."""
 
@@ -63,7 +75,7 @@ class State(Protocol):
 
 def application(state: State, version: str, *, writable: bool, failed: Failed) -> web.Application:
     """The application for one listener; `failed(request, error)` hears of errors of ours."""
-    handlers = _Handlers(state, version)
+    handlers = _Handlers(state, version, writable)
     middlewares = [_errors(failed)] if writable else [_errors(failed), _read_only]
     app = web.Application(middlewares=middlewares, client_max_size=requests.MAX_BODY)
     for endpoint in openapi.ENDPOINTS:
@@ -78,13 +90,16 @@ def application(state: State, version: str, *, writable: bool, failed: Failed) -
 class _Handlers:
     """One method an endpoint; `table` is by operation name."""
 
-    def __init__(self, state: State, version: str) -> None:
+    def __init__(self, state: State, version: str, writable: bool) -> None:
         self._state = state
+        self._writable = writable
         self._document = msgspec.json.encode(openapi.document(version))
         self.table: dict[str, Handler] = {
             "listApps": self._view(lambda snapshot: view.app_views(snapshot, state.cluster, state.driver)),
             "listServers": self._view(lambda snapshot: view.server_views(snapshot, state.cluster)),
             "listSockets": self._view(state.sockets),
+            "listBackends": self._view(state.backends),
+            "listBpf": self._bpf,
             "listVservices": self._view(view.vservice_views),
             "listProxies": self._list(state.proxies),
             "listDrivers": self._list(state.drivers),
@@ -147,8 +162,14 @@ class _Handlers:
         if len(request.query) != len(set(request.query)):
             raise InvalidInput("a query parameter is given twice")
         query = requests.decode_explain(request.query)
-        snapshot = self._state.snapshot()
-        return _json(await asyncio.to_thread(api_explain.explanation, snapshot, query))
+        snapshot, failed = self._state.snapshot(), self._state.failed
+        return _json(await asyncio.to_thread(lambda: api_explain.explanation(snapshot, query, failed())))
+
+    async def _bpf(self, request: web.Request) -> web.Response:
+        seconds = requests.decode_seconds(request.query)
+        if seconds and not self._writable:  # it makes every BPF program of the machine slower meanwhile
+            raise Denied("the TCP port is read-only: seconds= switches statistics on, by the Unix socket")
+        return _json(await self._state.bpf(seconds))
 
     async def _health(self, request: web.Request) -> web.Response:
         _no_query(request)

@@ -12,15 +12,15 @@ from appswitch.agent.hello import parse_labels
 from appswitch.agent.requests import ExplainQuery
 from appswitch.agent.resources import Explanation
 from appswitch.errors import InvalidInput, NotFound
-from appswitch.interceptor.decision import decide
+from appswitch.interceptor.decision import NOTHING_FAILED, Ages, decide
 from appswitch.model import App, Class, Destination, Snapshot
 
 
-def explanation(snapshot: Snapshot, query: ExplainQuery) -> Explanation:
+def explanation(snapshot: Snapshot, query: ExplainQuery, failed: Ages = NOTHING_FAILED) -> Explanation:
     """The decision for a query, with its reasons.  Raises NotFound, InvalidInput."""
     client = find_client(snapshot, query)
     destination = find_destination(snapshot, query)
-    verdict = decide(snapshot, client, destination)
+    verdict = decide(snapshot, client, destination, failed)
     plain = explain_dict(verdict, client, destination)
     return msgspec.convert(plain | {"lines": explain_lines(verdict, client, destination)}, Explanation)
 

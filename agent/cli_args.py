@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from appswitch.agent.client import Client
+from appswitch.agent.client import DEADLINE, Client
 from appswitch.errors import UsageError
 
 DEFAULT_RUN_DIR = Path("/var/run/appswitch")
@@ -35,9 +35,10 @@ def parser(prog: str, description: str) -> Parser:
     return made
 
 
-def client(run_dir: str | None) -> Client:
-    """The daemon of `--run-dir`, else of AX_RUN_DIR, else the default's."""
-    return Client(Path(run_dir or os.environ.get("AX_RUN_DIR") or DEFAULT_RUN_DIR))
+def client(run_dir: str | None, wait: float = 0) -> Client:
+    """The daemon of `--run-dir`, AX_RUN_DIR or the default; `wait`: seconds it is asked to take."""
+    path = Path(run_dir or os.environ.get("AX_RUN_DIR") or DEFAULT_RUN_DIR)
+    return Client(path, DEADLINE + wait)
 
 
 def wants_help(args: list[str]) -> bool:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from appswitch.agent.cli_args import client, parser, write
-from appswitch.agent.client import Client
 from appswitch.agent.render import FORMATS, KINDS, Kind, render
+from appswitch.agent.requests import parse_seconds
 from appswitch.errors import Unavailable, UsageError
 
 _SINGULAR = {"proxies": "proxy"}
@@ -21,9 +21,17 @@ def main(argv: Sequence[str]) -> int:
         "resource", nargs="?", metavar="RESOURCE", help=f"one of {_NAMES}; the singular will do"
     )
     flags.add_argument("-o", "--output", choices=FORMATS, default="table", help="default: table")
+    flags.add_argument(
+        "--seconds", metavar="N", help="bpf: have the kernel count runs and time for so long, and show those"
+    )
     args = flags.parse_args(argv)
     kind = find_kind(args.resource)
-    write(render(kind, _rows(kind, client(args.run_dir)), args.output))
+    seconds = args.seconds
+    if seconds is not None:
+        if kind.name != "bpf":
+            raise UsageError("--seconds is a flag of: ax get bpf")
+        parse_seconds(seconds)
+    write(render(kind, _rows(kind, args.run_dir, seconds), args.output))
     return 0
 
 
@@ -37,9 +45,10 @@ def find_kind(name: str | None) -> Kind:
     raise UsageError(f"unknown resource {name!r}: one of {_NAMES}")
 
 
-def _rows(kind: Kind, daemon: Client) -> Sequence[object]:
+def _rows(kind: Kind, run_dir: str | None, seconds: str | None) -> Sequence[object]:
+    daemon = client(run_dir, wait=float(seconds or 0))
     try:
-        return daemon.get_all(f"/v1/{kind.name}", kind.view)
+        return daemon.get_all(f"/v1/{kind.name}", kind.view, {"seconds": seconds} if seconds else None)
     except Unavailable as error:
         if kind.name != "drivers":
             raise

@@ -39,9 +39,9 @@ class Client:
         text = path + ("?" + urlencode(query) if query else "")
         return self._decode(self._request("GET", text), kind)
 
-    def get_all(self, path: str, kind: type[T]) -> list[T]:
+    def get_all(self, path: str, kind: type[T], query: dict[str, str] | None = None) -> list[T]:
         """GET a list of one kind."""
-        return self._decode(self._request("GET", path), list[kind])  # type: ignore[valid-type]
+        return self.get(path, list[kind], query)  # type: ignore[valid-type]
 
     def post(self, path: str, body: Any, kind: type[T]) -> T:
         """POST a struct as JSON and decode the answer."""

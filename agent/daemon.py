@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from appswitch.agent import backends, node
+from appswitch.agent.bpf import Bpf
 from appswitch.agent.cli import version
 from appswitch.agent.dns import DnsServer
 from appswitch.agent.ground import Ground, real_ground
@@ -158,7 +159,15 @@ class Daemon:
         parts.callback(asyncio.get_running_loop().remove_reader, kernel.event_fd)
         self._apps.resume()
         self.state = state = NodeState(
-            settings.node.cluster, version(), registry, self._writer, self._journal, log, self._problems
+            settings.node.cluster,
+            version(),
+            registry,
+            self._writer,
+            self._journal,
+            log,
+            kernel.counters,
+            Bpf(kernel.statistics, self._writer.usage),
+            self._problems,
         )
         parts.callback(state.close)
         rest = Rest(state, version(), run_dir.path / "api.sock", settings.rest_port, self._request_failed)

@@ -13,6 +13,8 @@ import msgspec
 
 from appswitch.agent import resources as view
 from appswitch.agent.requests import NewVService
+from appswitch.agent.resource_backends import BackendRow
+from appswitch.agent.resource_bpf import BpfView
 
 Json = dict[str, Any]
 
@@ -90,6 +92,21 @@ ENDPOINTS: Final = (
         status=204,
         parameters=(_NAME,),
         errors=(404, 409),
+    ),
+    Endpoint("listBackends", "GET", "/v1/backends", "Backends and their connections (TCP)", list[BackendRow]),
+    Endpoint(
+        "listBpf",
+        "GET",
+        "/v1/bpf",
+        "The kernel's statistics of our programs and maps",
+        list[BpfView],
+        parameters=(
+            Parameter(
+                "seconds",
+                "query",
+                "Have the kernel count runs for so long (0 to 60), and tell those; Unix socket only",
+            ),
+        ),
     ),
     Endpoint("listProxies", "GET", "/v1/proxies", "Relays of gateways", list[view.ProxyView]),
     Endpoint("listDrivers", "GET", "/v1/drivers", "Drivers, usable here or not", list[view.DriverView]),

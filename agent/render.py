@@ -16,6 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from appswitch.agent import resources as view
+from appswitch.agent.resource_backends import BackendRow
+from appswitch.agent.resource_bpf import BpfView
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
@@ -57,6 +59,32 @@ def _backends(row: view.VServiceView) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _size(value: int) -> str:
+    """Bytes as people read them: three digits, powers of 1024."""
+    size, units = float(value), iter(("", "K", "M", "G", "T", "P", "E"))
+    unit = next(units)
+    while size >= 1000:
+        size, unit = size / 1024, next(units)
+    return f"{size:.3g}{unit}" if unit else str(value)
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f}{unit} ago"
+    return f"{seconds:.1f}s ago"
+
+
+def _per_run(row: BpfView) -> str:
+    return f"{(row.nanoseconds or 0) / row.runs:.0f}" if row.runs else "-"
 
 
 KINDS: Final = (
@@ -126,6 +154,48 @@ KINDS: Final = (
             Column("WEIGHTS", lambda row: _list([str(b.weight) for b in row.backends]), wide=True),
             Column("SOURCEIP", lambda row: row.source_ip or "-", wide=True),
             attribute("ORIGIN", "origin", wide=True),
+        ),
+        lambda row: str(row.name),
+    ),
+    Kind(
+        "backends",
+        BackendRow,
+        (
+            attribute("SERVICE", "service"),
+            Column("NAME", lambda row: row.name or "-", wide=True),
+            Column("BACKEND", lambda row: row.backend or "-"),
+            Column("APPID", lambda row: row.appid or "-"),
+            attribute("STATE", "state"),
+            attribute("WEIGHT", "weight"),
+            attribute("OPENED", "opened"),
+            attribute("ACTIVE", "active"),
+            attribute("REFUSED", "refused"),
+            attribute("TIMEDOUT", "timed_out"),
+            attribute("RESET", "reset"),
+            attribute("UNREACHABLE", "unreachable", wide=True),
+            attribute("FAILED", "failed", wide=True),
+            Column("SENT", lambda row: _size(row.sent)),
+            Column("RECEIVED", lambda row: _size(row.received)),
+            Column("SECONDS", lambda row: f"{row.seconds:.1f}", wide=True),
+            Column("DIALERS", lambda row: ",".join(each.appid for each in row.dialers) or "-", wide=True),
+            Column("LASTFAILURE", lambda row: _ago(row.last_failure)),
+        ),
+        lambda row: f"{row.service}/{row.backend}" if row.backend else str(row.service),
+    ),
+    Kind(
+        "bpf",
+        BpfView,
+        (
+            attribute("KIND", "kind"),
+            attribute("NAME", "name"),
+            attribute("ID", "id"),
+            Column("ATTACHED", lambda row: _number(row.attached)),
+            Column("RUNS", lambda row: _number(row.runs)),
+            Column("NANOSECONDS", lambda row: _number(row.nanoseconds)),
+            Column("NS/RUN", _per_run),
+            Column("ENTRIES", lambda row: _number(row.entries)),
+            Column("CAPACITY", lambda row: _number(row.capacity)),
+            Column("MEMORY", lambda row: _size(row.memory)),
         ),
         lambda row: str(row.name),
     ),

@@ -146,6 +146,27 @@ class ExplainQuery(msgspec.Struct, frozen=True):
     """CSV of key=value; None: the default label."""
 
 
+MAX_SECONDS = 60.0
+
+
+def decode_seconds(query: Mapping[str, str]) -> float:
+    """The query parameter `seconds` of GET /v1/bpf; 0 without it."""
+    if unknown := sorted(set(query) - {"seconds"}):
+        raise InvalidInput(f"unknown query parameter {unknown[0]!r}: known is seconds")
+    return parse_seconds(query.get("seconds", "0"))
+
+
+def parse_seconds(text: str) -> float:
+    """How long statistics are on."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= MAX_SECONDS:  # "nan" is in no range
+        raise InvalidInput(f"seconds {text!r} is not a number from 0 to {MAX_SECONDS:g}")
+    return seconds
+
+
 def decode_explain(query: Mapping[str, str]) -> ExplainQuery:
     """The query parameters `from`, `labels`, `destination`."""
     if unknown := sorted(set(query) - {"from", "labels", "destination"}):

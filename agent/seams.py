@@ -11,6 +11,7 @@ from typing import Protocol
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.counters import Count, Edge, Failures
 from appswitch.interceptor.events import AdmissionRefused, Event
+from appswitch.interceptor.statistics import MapStatistics, ProgramStatistics
 from appswitch.model import Service
 
 
@@ -62,6 +63,9 @@ class KernelDriver(Protocol):
     @property
     def counters(self) -> CountersLike: ...
 
+    @property
+    def statistics(self) -> StatisticsLike: ...
+
     def close(self) -> None: ...
 
     def remove(self) -> None: ...
@@ -88,6 +92,16 @@ class InnerApp:
     ip: IPv4Address
     cgroup: str
     """Its path below the cgroup v2 mount."""
+
+
+class StatisticsLike(Protocol):
+    """`interceptor.statistics.Statistics`; see there."""
+
+    def programs(self) -> list[ProgramStatistics]: ...
+
+    def maps(self) -> list[MapStatistics]: ...
+
+    def enable(self) -> int: ...
 
 
 class HolderLike(Protocol):

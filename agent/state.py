@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appswitch.agent import drivers
+from appswitch.agent import backends, drivers
+from appswitch.agent.bpf import Bpf
 from appswitch.agent.journal import Journal, Names
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.node import backlogs
 from appswitch.agent.registry import Registry
+from appswitch.agent.resource_backends import BackendRow
+from appswitch.agent.resource_bpf import BpfView
 from appswitch.agent.resources import DriverView, Health, ProxyView, SocketView, TableView
+from appswitch.agent.seams import CountersLike
 from appswitch.agent.sockets import read_sockets
 from appswitch.agent.writer import Writer
 from appswitch.errors import Exhausted
+from appswitch.interceptor.decision import Ages
 from appswitch.model import Snapshot, VService
 
 STEP: Final = 250
@@ -33,6 +39,8 @@ class NodeState:
     writer: Writer
     journal: Journal
     log: Log
+    counters: CountersLike
+    statistics: Bpf
     problems: Callable[[], list[str]]
     """What is wrong now, in words; empty: nothing."""
     driver: str = "kernel"
@@ -50,6 +58,19 @@ class NodeState:
         known = self._beside.submit(backlogs).result(timeout=5)
         services = tuple(replace(s, backlog=known.get(s.cookie, s.backlog)) for s in snapshot.services)
         return read_sockets(replace(snapshot, services=services))
+
+    def backends(self, snapshot: Snapshot) -> Sequence[BackendRow]:
+        """Every backend and its connections.  System calls: for a thread."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        return backends.rows(snapshot, self.counters.read(), self.counters.failures(), now)
+
+    def failed(self) -> Ages:
+        """Backends that failed."""
+        return backends.ages(self.counters.failures())
+
+    async def bpf(self, seconds: float) -> Sequence[BpfView]:
+        """The kernel's statistics; see `bpf.py`."""
+        return await self.statistics.views(seconds)
 
     def proxies(self) -> Sequence[ProxyView]:
         """None yet: nothing is relayed on one node."""

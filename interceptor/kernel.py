@@ -25,6 +25,7 @@ from appswitch.errors import Exhausted, InvalidInput, Unsupported
 from appswitch.interceptor import abi, libbpf
 from appswitch.interceptor.counters import Counters
 from appswitch.interceptor.events import Event, decode
+from appswitch.interceptor.statistics import Statistics
 from appswitch.interceptor.tables import (
     Command,
     DeleteKey,
@@ -175,6 +176,7 @@ class Kernel:
         self._services = memoryview(self._memory["services"]).cast("Q")
         self._verdicts = memoryview(self._memory["verdicts"]).cast("Q")
         self._programs = {name: self._object.program_fd(name) for name in PROGRAMS | OWN_PROGRAMS}
+        self.statistics = Statistics(self._programs, PROGRAMS | OWN_PROGRAMS, self._maps)
         self._map_ids = {libbpf.map_id(each.fd) for each in self._maps.values()}
         self.counters = Counters(*(self._maps[name] for name in ("counts", "others", "shares", "failures")))
         lookup = self._object.program_fd("ax_lookup")
@@ -203,6 +205,7 @@ class Kernel:
             key = struct.pack("=Q", os.fstat(descriptor).st_ino)  # a cgroup's id is its inode number
             self._maps["apps"].update(key, abi.APP.pack(app_id, class_index, ip.packed, flags))
             self._cgroups[app_id] = key
+            self.statistics.cgroups.add(cgroup)
         finally:
             os.close(descriptor)
 

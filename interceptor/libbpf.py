@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +40,7 @@ _SIGNATURES: Final[dict[str, tuple[object, tuple[object, ...]]]] = {
     "bpf_prog_get_fd_by_id": (_int, (ctypes.c_uint32,)),
     "bpf_prog_detach2": (_int, (_int, _int, _int)),
     "bpf_obj_get_info_by_fd": (_int, (_int, _pointer, _pointer)),
+    "bpf_enable_stats": (_int, (_int,)),
     "bpf_obj_get": (_int, (_string,)),
     "bpf_obj_pin": (_int, (_int, _string)),
     "bpf_link_create": (_int, (_int, _int, _int, _pointer)),
@@ -206,10 +208,20 @@ class Object:
 
 def map_id(map_fd: int) -> int:
     """The kernel's number of a map: programs name those that they use.  Raises OSError."""
-    info = (ctypes.c_uint32 * 32)()  # struct bpf_map_info: type, id, …
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    _check(library().bpf_obj_get_info_by_fd(map_fd, ctypes.byref(info), ctypes.byref(size)), "map")
-    return int(info[1])
+    return int.from_bytes(info(map_fd)[4:8], sys.byteorder)  # struct bpf_map_info: type, id, …
+
+
+def info(descriptor: int) -> bytes:
+    """The beginning of struct bpf_prog_info or bpf_map_info (linux/bpf.h).  Raises OSError."""
+    found = ctypes.create_string_buffer(256)
+    size = ctypes.c_uint32(len(found))
+    _check(library().bpf_obj_get_info_by_fd(descriptor, found, ctypes.byref(size)), "BPF information")
+    return found.raw
+
+
+def enable_stats() -> int:
+    """A descriptor: while it is open the kernel counts runs and time of programs.  Raises OSError."""
+    return _check(library().bpf_enable_stats(0), "BPF_ENABLE_STATS")  # BPF_STATS_RUN_TIME
 
 
 def attach(program_fd: int, cgroup_fd: int, kind: int, ours: Ours) -> None:
@@ -246,7 +258,7 @@ def detach(cgroup_fd: int, kind: int, ours: Ours) -> None:
 def attached(cgroup_fd: int, kind: int) -> list[tuple[str, tuple[int, ...]]]:
     """Name and maps of each program that is attached to the cgroup directly.  Raises OSError."""
     found = []
-    for number in _attached(cgroup_fd, kind):
+    for number in attached_numbers(cgroup_fd, kind):
         descriptor = library().bpf_prog_get_fd_by_id(number)
         if descriptor >= 0:
             try:
@@ -256,8 +268,8 @@ def attached(cgroup_fd: int, kind: int) -> list[tuple[str, tuple[int, ...]]]:
     return found
 
 
-def _attached(cgroup_fd: int, kind: int) -> list[int]:
-    """Numbers of the programs attached to the cgroup directly."""
+def attached_numbers(cgroup_fd: int, kind: int) -> list[int]:
+    """The kernel's numbers of the programs attached to the cgroup directly.  Raises OSError."""
     count = ctypes.c_uint32(MOST_ATTACHED)
     ids = (ctypes.c_uint32 * MOST_ATTACHED)()
     flags = ctypes.c_uint32()
@@ -269,7 +281,7 @@ def _attached(cgroup_fd: int, kind: int) -> list[int]:
 def _find(cgroup_fd: int, kind: int, ours: Ours) -> list[int]:
     """Descriptors, the caller's to close."""
     found = []
-    for number in _attached(cgroup_fd, kind):
+    for number in attached_numbers(cgroup_fd, kind):
         descriptor = library().bpf_prog_get_fd_by_id(number)
         if descriptor < 0:
             continue  # it has just gone

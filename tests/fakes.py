@@ -19,6 +19,7 @@ from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.counters import Count, Edge, Failures
 from appswitch.interceptor.events import AdmissionRefused
 from appswitch.interceptor.events import Event as KernelEvent
+from appswitch.interceptor.statistics import MapStatistics, ProgramStatistics
 from appswitch.model import Service
 
 
@@ -71,6 +72,26 @@ class FakeWaiting:
         self.on = False
 
 
+class FakeStatistics:
+    """`StatisticsLike`: one program, which runs ten times whenever statistics are on, and two maps."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.denied = False
+
+    def programs(self) -> list[ProgramStatistics]:
+        return [ProgramStatistics("ax_connect4", 7, 2, self.runs, 100 * self.runs, 8192)]
+
+    def maps(self) -> list[MapStatistics]:
+        return [MapStatistics("ports", 8, 3, 65536, 4096), MapStatistics("groups", 9, None, 131072, 1 << 22)]
+
+    def enable(self) -> int:
+        if self.denied:
+            raise PermissionError(1, "no")
+        self.runs += 10
+        return os.open(os.devnull, os.O_RDONLY)
+
+
 class FakeKernel:
     """`KernelDriver` in memory: the tables are CORE's model, events are `push`ed by the test."""
 
@@ -96,6 +117,7 @@ class FakeKernel:
         self.fail: OSError | None = None
         """What the next `attach` raises."""
         self.counters = FakeCounters()
+        self.statistics = FakeStatistics()
         self._events: list[KernelEvent] = []
 
     def push(self, *events: KernelEvent) -> None:

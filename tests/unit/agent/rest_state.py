@@ -14,11 +14,17 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from fakes import FakeStatistics
 
-from appswitch.agent import drivers
+from appswitch.agent import backends, drivers
 from appswitch.agent import resources as view
+from appswitch.agent.bpf import Bpf
+from appswitch.agent.resource_backends import BackendRow
+from appswitch.agent.resource_bpf import BpfView
 from appswitch.agent.rest import Rest
 from appswitch.errors import Conflict, NotFound
+from appswitch.interceptor.counters import Count, Edge, Failures
+from appswitch.interceptor.decision import Ages
 from appswitch.model import App, Class, Labels, Protocol, Service, Snapshot, VService
 
 NODE_IP = IPv4Address("10.0.2.15")
@@ -81,6 +87,8 @@ class MemoryState:
     inodes: dict[int, int] = field(default_factory=dict)
     """By real port."""
     relays: tuple[view.ProxyView, ...] = ()
+    counts: dict[Edge, Count] = field(default_factory=dict)
+    failures: Failures = field(default_factory=dict)
     fault: Exception | None = None
     """Raised by the next change."""
 
@@ -93,6 +101,15 @@ class MemoryState:
             view.socket_view(s, apps[s.app], self.registry.node, self.inodes.get(s.real_port, 0))
             for s in self.registry.services
         ]
+
+    def backends(self, snapshot: Snapshot) -> list[BackendRow]:
+        return backends.rows(snapshot, self.counts, self.failures, 10**9)
+
+    def failed(self) -> Ages:
+        return backends.ages(self.failures)
+
+    async def bpf(self, seconds: float) -> list[BpfView]:
+        return await Bpf(FakeStatistics(), lambda: {"groups": (5, 131072)}).views(seconds)
 
     def proxies(self) -> tuple[view.ProxyView, ...]:
         return self.relays

@@ -151,7 +151,7 @@ def test_run_dir_flag_wins(tmp_path: Path, capsys: Capture) -> None:
 
 def test_formats(run_dir: Path, capsys: Capture) -> None:
     with daemon(MemoryState(manual_node1()), run_dir):
-        for resource in ("apps", "servers", "sockets", "vservices", "proxies", "drivers"):
+        for resource in ("apps", "servers", "sockets", "vservices", "proxies", "drivers", "backends", "bpf"):
             assert ax(f"get {resource} -o json") == 0
             plain = json.loads(capsys.readouterr().out)
             assert ax(f"get {resource} --output=yaml") == 0

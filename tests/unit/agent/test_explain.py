@@ -111,3 +111,18 @@ def test_who() -> None:
     app = App(0xF00001BB, "", Class(LABELS[1]), NODE_IP, "web")
     assert client_text(app) == "app f00001bb (web, role=prod)"
     assert client_text(Class(Labels(frozenset()))) == "any app with no labels"
+
+
+def test_a_backend_that_failed() -> None:
+    ages = {(int(OUTSIDE), 8080): 0.42}
+    destination = Destination(VIP, 80)
+
+    def shown(labels: Labels) -> list[str]:
+        verdict = decide(world().registry.snapshot, Class(labels), destination, ages)
+        return explain_lines(verdict, Class(labels), destination)
+
+    assert shown(LABELS[0])[1] == "verdict: connected to 1.1.1.1:80"
+    assert shown(LABELS[0])[-1] == "93.184.216.34:8080  -         3       -       failed 0.4 s ago"
+    alone = shown(Labels(frozenset({("nobody", "else")})))
+    assert alone[1] == "verdict: connected to 93.184.216.34:8080"
+    assert alone[-1] == "93.184.216.34:8080  -         3       100.0%  failed 0.4 s ago, nobody else is there"

@@ -97,6 +97,8 @@ def test_every_answer_fits(tmp_path: Path) -> None:
                 await ask(session, "GET", f"/v1/explain?{client}&destination=1.1.1.1:80")
             for destination in ("127.0.0.1", "9.9.9.9", "myvsvc", "nobody", "1.1.1.1:x"):
                 await ask(session, "GET", f"/v1/explain?destination={destination}")
+            for query in ("", "?seconds=0.01", "?seconds=61", "?seconds=x", "?x=1"):
+                await ask(session, "GET", f"/v1/bpf{query}")
             await ask(session, "DELETE", "/v1/vservices/myvsvc")
             await ask(session, "DELETE", "/v1/vservices/myvsvc")
             state.fault = RuntimeError("fault")

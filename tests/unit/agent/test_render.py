@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.agent.rest_state import MemoryState, app, labels, manual_node1, manual_servers
 
-from appswitch.agent import requests
+from appswitch.agent import backends, requests
 from appswitch.agent import resources as view
 from appswitch.agent.cli_get import find_kind
 from appswitch.agent.render import KINDS, readable, render, table, width
+from appswitch.agent.resource_bpf import BpfView
 from appswitch.errors import UsageError
+from appswitch.interceptor.counters import Count, Edge, EdgeKind
 from appswitch.model import Backend, BindScope, Class, Expose, Labels, Protocol, Service, Snapshot
 
 
@@ -135,6 +137,44 @@ def test_drivers_say_why_not() -> None:
     ]
 
 
+def test_backends() -> None:
+    counts = {
+        Edge(9, EdgeKind.APP, IPv4Address("1.1.1.1"), 80, 0xF83E8600, backend_port=40010): Count(
+            opened=12, ended=10, refused=1, sent=70_000, received=12, last_failure=1
+        ),
+        Edge(9, EdgeKind.OUTSIDE): Count(opened=3, ended=3),
+    }
+    rows = backends.rows(manual_servers(), counts, {}, 90_000_000_001)
+    assert shown("backends", rows) == [
+        "SERVICE     BACKEND     APPID     STATE  WEIGHT  OPENED  ACTIVE  REFUSED  TIMEDOUT  RESET  SENT   RECEIVED  LASTFAILURE",
+        "-" * 119,
+        "1.1.1.1:80  1.1.1.1:80  f83e8600  ok     1       12      2       1        0         0      68.4K  12        2m ago",
+        "1.1.1.1:80  1.1.1.1:80  f880063e  ok     1       0       0       0        0         0      0      0         -",
+        "outside     -           -         -      0       3       0       0        0         0      0      0         -",
+    ]
+    assert shown("backends", rows, "name") == ["1.1.1.1:80/1.1.1.1:80"] * 2 + ["outside"]
+    wide = shown("backends", rows, "wide")
+    assert wide[0].split()[-2:] == ["DIALERS", "LASTFAILURE"] and "00000009" in wide[2]
+
+
+def test_bpf() -> None:
+    rows = [
+        BpfView(kind="program", name="ax_connect4", id=7, memory=8192, attached=2, runs=10, nanoseconds=2444),
+        BpfView(kind="program", name="ax_bind4", id=8, memory=4096, attached=2, runs=0, nanoseconds=0),
+        BpfView(kind="map", name="ports", id=9, memory=3 << 20, entries=3, capacity=65536),
+        BpfView(kind="map", name="pool", id=10, memory=131_136, capacity=32768),
+    ]
+    assert shown("bpf", rows) == [
+        "KIND     NAME         ID  ATTACHED  RUNS  NANOSECONDS  NS/RUN  ENTRIES  CAPACITY  MEMORY",
+        "----------------------------------------------------------------------------------------",
+        "program  ax_connect4  7   2         10    2444         244     -        -         8K",
+        "program  ax_bind4     8   2         0     0            -       -        -         4K",
+        "map      ports        9   -         -     -            -       3        65536     3M",
+        "map      pool         10  -         -     -            -       -        32768     128K",
+    ]
+    assert shown("bpf", rows, "name") == ["ax_connect4", "ax_bind4", "ports", "pool"]
+
+
 def test_loopback_services_are_sockets_but_no_servers() -> None:
     private = Service(0xF00001BB, Protocol.TCP, 9000, 40002, scope=BindScope.LOOPBACK)
     own = Service(0xF00001BB, Protocol.UDP, 53, 40003, scope=BindScope.VIRTUAL)
@@ -159,7 +199,7 @@ def test_an_empty_table_is_two_lines(kind: Any) -> None:
     ("word", "name"),
     [(kind.name, kind.name) for kind in KINDS]
     + [("app", "apps"), ("server", "servers"), ("socket", "sockets"), ("vservice", "vservices")]
-    + [("proxy", "proxies"), ("driver", "drivers")],
+    + [("proxy", "proxies"), ("driver", "drivers"), ("backend", "backends")],
 )
 def test_singular_names(word: str, name: str) -> None:
     assert find_kind(word).name == name

@@ -326,3 +326,42 @@ def test_what_is_known_goes_before_nameservers() -> None:
     own = replace(snapshot, services=(listens(8, 53, BindScope.LOOPBACK),))
     assert picks(at("127.0.0.1", 53, asks, own)) == [(8, 53, 1)]
     assert picks(at("0.0.0.0", 53, asks, snapshot)) == [("127.0.0.1", 5300, 1)]
+
+
+def failing(*backends: Backend, policy: LbPolicy = LbPolicy.RANDOM) -> Snapshot:
+    return replace(BASE, vservices=(VService("v", (VIP,), (PortMap(80, 80),), backends, policy),))
+
+
+def picked(
+    snapshot: Snapshot, ages: dict[tuple[int, int], float], protocol: Protocol = Protocol.TCP
+) -> set[int]:
+    verdict = decide(snapshot, CLIENT, Destination(VIP, 80, protocol), ages)
+    return {pick.port for pick in verdict.picks}
+
+
+def test_a_backend_that_failed_is_avoided_while_another_is_there() -> None:
+    three = failing(Backend(FAR, 1), Backend(FAR, 2), Backend(TWO))
+    assert picked(three, {}) == {1, 2, 80}
+    assert picked(three, {(int(FAR), 1): 0.4}) == {2, 80}
+    assert picked(three, {(int(FAR), 1): 0.4, (int(FAR), 2): 0.9}) == {80}
+    assert picked(three, {(int(FAR), 1): 1.0, (int(FAR), 2): 0.9}) == {1, 80}  # the second is over
+    assert picked(three, {(int(TWO), 80): 0.1}) == {1, 2, 80}  # an app: whether it listens is known
+    silent = replace(three, services=())
+    assert picked(silent, {(int(FAR), 1): 0.4}) == {2}
+
+
+def test_where_all_failed_all_are_dialled() -> None:
+    two = failing(Backend(FAR, 1), Backend(FAR, 2))
+    ages = {(int(FAR), 1): 0.4, (int(FAR), 2): 0.1}
+    assert picked(two, ages) == {1, 2}
+    verdict = decide(two, CLIENT, Destination(VIP, 80), ages)
+    assert [(c.failed, c.avoided) for c in verdict.candidates] == [(0.4, False), (0.1, False)]
+    assert picked(failing(Backend(FAR, 1)), ages) == {1}
+    spared = failing(Backend(FAR, 1), Backend(FAR, 2), Backend(FAR, 3, weight=0))
+    assert picked(spared, ages) == {1, 2}  # one of weight 0 is nobody
+
+
+def test_datagrams_know_no_failures() -> None:
+    snapshot = failing(Backend(FAR, 1), Backend(FAR, 2))
+    udp = replace(snapshot, vservices=(replace(snapshot.vservices[0], protocol=Protocol.UDP),))
+    assert picked(udp, {(int(FAR), 1): 0.4}, Protocol.UDP) == {1, 2}
