@@ -46,6 +46,7 @@ def explain_dict(verdict: Verdict, client: App | Class, destination: Destination
         "policy": verdict.policy.value if verdict.kind is Kind.BALANCE else "",
         "why": verdict.why,
         "source_ip": str(verdict.source_ip or ""),
+        "wait": verdict.wait,
         "candidates": [
             {
                 "appid": f"{candidate.app:08x}" if candidate.app else "",
@@ -74,11 +75,14 @@ def _outcome(verdict: Verdict, destination: Destination) -> str:
     if verdict.kind is Kind.REFUSE:
         name = error_name(verdict.error)
         return f"refused, {name} ({_ERRORS[name]})" if name in _ERRORS else f"refused, {name}"
+    if verdict.kind is Kind.WAIT:
+        return f"waits {verdict.wait:g} s at most for a listener, then {error_name(verdict.error)}"
     if verdict.kind is Kind.DIRECT:
         return f"direct to {destination.address}:{destination.port}"
     picks = verdict.picks
+    patient = f", dialled again for {verdict.wait:g} s if it refuses" if verdict.wait else ""
     where = f"{picks[0].address}:{picks[0].port}" if len(picks) == 1 else f"one of {len(picks)}"
-    return f"connected to {where}" + (f", {verdict.policy.value}" if len(picks) > 1 else "")
+    return f"connected to {where}" + (f", {verdict.policy.value}" if len(picks) > 1 else patient)
 
 
 def _state(candidate: Candidate) -> str:

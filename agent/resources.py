@@ -182,14 +182,16 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     protocol: str
     verdict: str
-    """`balance`, `refuse` or `direct`."""
+    """`balance`, `refuse`, `direct` or `wait` (connect-wait)."""
     error: str
-    """What connect() fails with, e.g. `EACCES`; empty unless refused."""
+    """What connect() fails with, e.g. `EACCES`; empty unless refused, or after a wait in vain."""
     rule: str
     service: str
     policy: str
     why: str
     source_ip: str
+    wait: float
+    """Seconds at most: for a listener (`wait`), or for a backend outside that refuses (`balance`)."""
     candidates: list[CandidateView]
     lines: list[str]
     """All of it in words, as `ax explain` prints it."""

@@ -46,6 +46,8 @@ class Kind(Enum):
     """It fails with `error`."""
     DIRECT = "direct"
     """It goes where it was asked to, from the node."""
+    WAIT = "wait"
+    """It waits for somebody to listen, `wait` seconds at most, and fails with `error` then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,14 @@ class Verdict:
     why: str
     rule: Rule
     error: int = 0
-    """REFUSE: positive errno.  BALANCE from `route`: what it is if nobody is live; 0: DIRECT then."""
+    """REFUSE, WAIT: positive errno.  BALANCE from `route`: what it is if nobody is live; 0: DIRECT then."""
     service: str = ""
     """Name of the vservice, or the address that apps have in common."""
     policy: LbPolicy = LbPolicy.RANDOM
     candidates: tuple[Candidate, ...] = ()
     source_ip: IPv4Address | None = None
+    wait: float = 0.0
+    """WAIT: seconds.  BALANCE: so long a refusal by the only backend, an address outside, is not heard."""
 
     @property
     def picks(self) -> tuple[Candidate, ...]:
@@ -141,7 +145,19 @@ def decide(
         found = replace(found, kind=Kind.REFUSE, why=why, error=ECONNREFUSED)
     if found.kind is Kind.BALANCE:
         found = _settle(found, port)
+    if isinstance(client, App) and client.connect_wait and protocol == Protocol.TCP and not pod:
+        found = _wait(found, client.connect_wait)
     return replace(found, why=via + found.why) if via else found
+
+
+def _wait(verdict: Verdict, seconds: float) -> Verdict:
+    """The verdict for an app that asked for connect-wait."""
+    if verdict.kind is Kind.REFUSE and verdict.error == ECONNREFUSED:
+        return replace(verdict, kind=Kind.WAIT, wait=seconds)
+    eligible = [c for c in verdict.candidates if c.eligible and c.weight]
+    if verdict.kind is Kind.BALANCE and len(eligible) == 1 and not eligible[0].app:
+        return replace(verdict, wait=seconds)
+    return verdict
 
 
 def _route(target: Target, client: Class, name: str) -> Verdict:

@@ -14,7 +14,7 @@ from kernel_model import KernelModel
 from appswitch.agent.ground import Ground
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.seams import InnerApp
-from appswitch.errors import Exhausted
+from appswitch.errors import AppSwitchError, Exhausted
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.counters import Count, Edge, Failures
 from appswitch.interceptor.events import AdmissionRefused
@@ -64,8 +64,12 @@ class FakeWaiting:
 
     def __init__(self) -> None:
         self.on = False
+        self.fail: AppSwitchError | None = None
+        """What `start` raises."""
 
     def start(self) -> None:
+        if self.fail is not None:
+            raise self.fail
         self.on = True
 
     def stop(self) -> None:

@@ -52,7 +52,7 @@ def native(address: str, port: int) -> str:
 def allowed(verdict: Verdict, address: str, port: int, names: dict[int, str]) -> set[str]:
     """Errno or names that the verdict lets a dial end with."""
     match verdict.kind:
-        case Kind.REFUSE:
+        case Kind.REFUSE | Kind.WAIT:
             return {errorcode[verdict.error]}
         case Kind.DIRECT:
             return {native(address, port)}

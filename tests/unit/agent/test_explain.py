@@ -126,3 +126,25 @@ def test_a_backend_that_failed() -> None:
     alone = shown(Labels(frozenset({("nobody", "else")})))
     assert alone[1] == "verdict: connected to 93.184.216.34:8080"
     assert alone[-1] == "93.184.216.34:8080  -         3       100.0%  failed 0.4 s ago, nobody else is there"
+
+
+def test_waiting() -> None:
+    client = App(5, "", Class(LABELS[2]), NODE_IP, connect_wait=1.5)
+    assert lines(client, "2.2.2.2", 81)[1:4] == [
+        "verdict: waits 1.5 s at most for a listener, then ECONNREFUSED",
+        "rule: app 2.2.2.2",
+        "why: nobody behind 2.2.2.2 listens on port 81",
+    ]
+    destination = Destination(IPv4Address("2.2.2.2"), 81)
+    plain = explain_dict(decide(world().registry.snapshot, client, destination), client, destination)
+    assert (plain["verdict"], plain["wait"], plain["error"]) == ("wait", 1.5, "ECONNREFUSED")
+
+
+def test_a_patient_dial() -> None:
+    made = World.settled()
+    made.registry.create_vservice(VService("out", (VIP,), (PortMap(80, 80),), (Backend(OUTSIDE),)))
+    client, destination = App(5, "", Class(LABELS[2]), NODE_IP, connect_wait=2.0), Destination(VIP, 80)
+    verdict = decide(made.registry.snapshot, client, destination)
+    assert explain_lines(verdict, client, destination)[1] == (
+        "verdict: connected to 93.184.216.34:80, dialled again for 2 s if it refuses"
+    )

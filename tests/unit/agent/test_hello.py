@@ -51,6 +51,20 @@ def test_what_the_launcher_found() -> None:
     assert request.nameservers == (IPv4Address("127.0.0.1"), IPv4Address("8.8.8.8"))
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", None), ("0", 0.0), ("10s", 10.0), ("150ms", 0.2), ("1.5", 1.5), ("10m", 600.0)],
+)
+def test_connect_wait(text: str, seconds: float | None) -> None:
+    assert hello.decode(message(connect_wait=text)).connect_wait == seconds
+
+
+@pytest.mark.parametrize("text", ["s", "-1s", "1h", "11m", "1e3", "10 s", "١s", "9" * 30])
+def test_no_connect_wait(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--connect-wait"):
+        hello.decode(message(connect_wait=text))
+
+
 def test_defaults() -> None:
     request = hello.decode(message())
     assert request.app_class.labels == DEFAULT_LABELS

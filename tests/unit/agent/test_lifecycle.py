@@ -159,6 +159,20 @@ def test_the_same_process_again(bench: Bench) -> None:
     asyncio.run(work())
 
 
+def test_connect_wait(bench: Bench) -> None:
+    async def work() -> None:
+        apps, process = bench.apps(), bench.process()
+        started = await apps.start(request(connect_wait=2.5), caller(process))
+        assert bench.machine.kernel.attached[started.app.id][3] == 25 << abi.APP_WAIT_SHIFT
+        assert bench.machine.kernel.waiting.on
+        assert bench.journal.read().apps[0].app.connect_wait == 2.5
+        bench.end(process)
+        await until(lambda: not bench.machine.kernel.waiting.on)
+        apps.close()
+
+    asyncio.run(work())
+
+
 def test_addresses(bench: Bench) -> None:
     async def work() -> None:
         apps, address = bench.apps(), IPv4Address("1.1.1.1")

@@ -56,6 +56,8 @@ def test_switches(words: list[str], value: bool) -> None:
     [
         (["--rest-port", "x"], {}, "--rest-port: 'x' is no number from 0 to 65535"),
         ([], {"AX_REST_PORT": "70000"}, "AX_REST_PORT: '70000' is no number from 0 to 65535"),
+        (["--connect-wait", "1h"], {}, "--connect-wait: '1h' is no time (10s, 500ms, 2m, or seconds)"),
+        ([], {"AX_CONNECT_WAIT": "601s"}, "AX_CONNECT_WAIT: '601s' is longer than 10m"),
         (["--ports", "9-8"], {}, "--ports: '9-8' has '9-8', whose end is before its start"),
         (["--ports", "1,x"], {}, "--ports: '1,x' has 'x', which is no number from 1 to 65535"),
         (["--dns=maybe"], {}, "--dns: 'maybe' is neither true nor false"),

@@ -365,3 +365,32 @@ def test_datagrams_know_no_failures() -> None:
     snapshot = failing(Backend(FAR, 1), Backend(FAR, 2))
     udp = replace(snapshot, vservices=(replace(snapshot.vservices[0], protocol=Protocol.UDP),))
     assert picked(udp, {(int(FAR), 1): 0.4}, Protocol.UDP) == {1, 2}
+
+
+WAITING = replace(CLIENT, connect_wait=10.0)
+
+
+@pytest.mark.parametrize(("to", "port"), [(ONE, 81), (TWO, 81), (VIP, 80), (VIP, 81)])
+def test_what_is_known_and_not_up_is_waited_for(to: IPv4Address, port: int) -> None:
+    client = replace(WAITING, app_class=PROD.app_class if to == ONE else WAITING.app_class)
+    snapshot = with_vservice()
+    verdict = at(to, port, client, snapshot)
+    assert (verdict.kind, verdict.wait, verdict.error) == (Kind.WAIT, 10.0, ECONNREFUSED)
+    plain = at(to, port, replace(client, connect_wait=0.0), snapshot)
+    assert (plain.kind, plain.error, plain.why) == (Kind.REFUSE, ECONNREFUSED, verdict.why)
+
+
+def test_what_is_not_waited_for() -> None:
+    assert at(ONE, 80, WAITING).error == EACCES and at(ONE, 80, WAITING).kind is Kind.REFUSE
+    assert at("127.0.0.1", 81, WAITING).kind is Kind.REFUSE
+    assert at(NODE, 81, WAITING).kind is Kind.DIRECT
+    assert at(FAR, 80, WAITING).kind is Kind.DIRECT
+    assert at(TWO, 81, WAITING, protocol=Protocol.UDP).kind is Kind.REFUSE
+    assert at(TWO, 81, WAITING.app_class).kind is Kind.REFUSE
+    assert at(TWO, 80, WAITING).wait == 0.0
+    assert at(TWO, 81, replace(WAITING, own_ip=IPv4Address("9.9.9.1"))).kind is Kind.REFUSE
+
+
+def test_the_only_backend_outside_may_refuse_for_a_while() -> None:
+    assert at(VIP, 80, WAITING, with_vservice(Backend(FAR))).wait == 10.0
+    assert at(VIP, 80, WAITING, with_vservice(Backend(FAR), Backend(FAR, 81))).wait == 0.0
