@@ -167,7 +167,8 @@ def test_non_blocking(driver: Driver) -> None:
 s = socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 before = options(s)
 print(connect(s), events(s, 0.5), error_of(s), connect(s), flush=True)
-print(events(s, 10)[0] in (select.POLLOUT, select.POLLOUT | select.POLLIN), error_of(s), s.getpeername(), options(s) == before)
+came = events(s, 10)[0] in (select.POLLOUT, select.POLLOUT | select.POLLIN)
+print(came, error_of(s), s.getpeername(), options(s) == before)
 """
     dialling = driver.serve(client, RAW + code)
     wait_until(lambda: dialling.output().count("\n") == 2, "it is in progress")
