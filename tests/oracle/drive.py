@@ -16,7 +16,6 @@ from e2e.servers import PYTHON
 
 from oracle.suites import Suite
 
-PROBE = Path(__file__).with_name("probe.py")
 PLACES = {
     "outside": None,
     "own": ["--new-netns=false"],
@@ -64,7 +63,7 @@ def run(node: Node, place: str, suite: Suite, only: Iterable[str] = ("*",), hang
         lines = node.base / f"report-{time.monotonic_ns():x}"
         lines.touch()
         selection = json.dumps({"only": list(only), "skip": skip, "resources": suite.resources})
-        process = _start(node, place, [PYTHON, str(PROBE), suite.module, str(lines), selection])
+        process = _start(node, place, [PYTHON, *suite.probe(node.base), str(lines), selection])
         report.began = time.monotonic()
         _follow(report, process, lines, hang)
         if not report.done:

@@ -1,4 +1,4 @@
-"""CPython's own suites under `ax run` against outside: python tests/oracle/run.py [--suite test_socket].
+"""Programs' own suites under `ax run` against outside: python tests/oracle/run.py [SUITE…].
 
 Root, and a built tree (`make venv`).  Everything runs in a network namespace without a route out.
 Prints every difference; exits 1 where one is not explained (tests/oracle/explained.toml).
@@ -73,7 +73,9 @@ def _counts(report: drive.Report) -> str:
 def main() -> int:
     """The script; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--suite", action="append", choices=sorted(suites.SUITES), help="only this one")
+    parser.add_argument(
+        "suite", nargs="*", metavar="SUITE", help=f"of {', '.join(suites.SUITES)} (default: all)"
+    )
     parser.add_argument("--mode", action="append", choices=["own", "empty"], help="only this network")
     parser.add_argument("--only", action="append", metavar="PATTERN", help="only these tests")
     parser.add_argument("--verbose", action="store_true", help="whole tracebacks")
@@ -82,15 +84,19 @@ def main() -> int:
     if args.document:
         compare.PAGE.write_text(compare.document(compare.PAGE.read_text(), compare.explained()))
         return 0
-    if why := suites.missing():
-        print(why, file=sys.stderr)
-        return 69
+    chosen = args.suite or list(suites.SUITES)
+    for name in chosen:
+        if name not in suites.SUITES:
+            parser.error(f"no suite {name!r}")
+        if why := suites.SUITES[name].missing():
+            print(f"{name}: {why}", file=sys.stderr)
+            return 69
     unexplained = 0
     folder = Path(tempfile.mkdtemp(prefix="axo-"))
     folder.chmod(0o755)
     try:
         with Node(folder) as node:
-            for name in args.suite or suites.SUITES:
+            for name in chosen:
                 suite = suites.SUITES[name]
                 for difference in check(node, suite, args.mode or ["own", "empty"], args.only or ["*"]):
                     unexplained += 1
