@@ -123,22 +123,26 @@ INLINE void keep_listener(struct bpf_sock_ops *ctx)
 		bpf_sock_hash_update(ctx, &listeners, &key, BPF_ANY);
 }
 
-/* Gives the SYN to a listener of that real port (of several that share it the kernel chooses one). */
+INLINE int lead_to_slot(struct bpf_sk_lookup *ctx, __u32 real, __u32 slot)
+{
+	struct listener_key key = { .real = real, .slot = slot };
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &key);
+	long failed;
+	if (!sk)
+		return 0;
+	failed = bpf_sk_assign(ctx, sk, 0);
+	bpf_sk_release(sk);
+	return !failed;
+}
+
+/* Gives the SYN to a listener of that real port (of several that share it the kernel chooses one).
+ * No loop: Linux 6.1 refuses one whose first instruction is fallen into ("back-edge"). */
 INLINE int lead_to(struct bpf_sk_lookup *ctx, __u16 real)
 {
-	struct listener_key key = { .real = real };
-	for (int i = 0; i < SLOTS; i++) {
-		key.slot = i;
-		struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &key);
-		long failed;
-		if (!sk)
-			continue;
-		failed = bpf_sk_assign(ctx, sk, 0);
-		bpf_sk_release(sk);
-		if (!failed)
-			return 1;
-	}
-	return 0;
+	_Static_assert(SLOTS == 8, "a line for each");
+	return lead_to_slot(ctx, real, 0) || lead_to_slot(ctx, real, 1) || lead_to_slot(ctx, real, 2) ||
+	       lead_to_slot(ctx, real, 3) || lead_to_slot(ctx, real, 4) || lead_to_slot(ctx, real, 5) ||
+	       lead_to_slot(ctx, real, 6) || lead_to_slot(ctx, real, 7);
 }
 
 /* A SYN at the hole: who serves what its dialler asked for, now? */

@@ -33,7 +33,7 @@ server() { # NAME: writes the configuration of an nginx that answers with its na
 nginx="nginx -e $work/error.log -c"
 
 ip link add br0 type bridge && ip addr add 10.0.2.15/24 dev br0 && ip link set br0 up
-daemon "the daemon starts"
+daemon "the daemon starts"; [ $failures = 0 ] || { cat daemon.log; exit 98; }
 number=0
 for network in "" --new-netns=false; do
     number=$((number + 1)) web=1.1.1.$number late=1.1.2.$number form=${network:-empty namespace}
