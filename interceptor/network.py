@@ -17,14 +17,19 @@ from threading import Thread
 from typing import Final
 
 CLONE_NEWNET: Final = 0x40000000
+_RTM_NEWLINK: Final = 16
 _RTM_NEWADDR: Final = 20
 _RTM_DELADDR: Final = 21
 _REQUEST_ACK: Final = 0x5
+_CREATE: Final = 0x600
+"""NLM_F_CREATE | NLM_F_EXCL"""
+_IFF_UP: Final = 1
 _IFA_LOCAL: Final = 2
 _LO: Final = 1
 """Index of lo, in every namespace the first."""
 _HEADER: Final = struct.Struct("=IHHII")
 _ADDRESS: Final = struct.Struct("=BBBBi")
+_LINK: Final = struct.Struct("=BxHiII")
 _ATTRIBUTE: Final = struct.Struct("=HH4s")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,14 +42,15 @@ def is_ours(pid: int) -> bool:
 
 
 def show_address(pidfd: int, ip: IPv4Address) -> int:
-    """Adds IP/32 to lo where the process is; a descriptor of that namespace, the caller's to close.
+    """Sets lo up where the process is, with IP/32; a descriptor of that namespace, the caller's to close.
 
     Raises OSError.
     """
     namespace, netlink = _inside(pidfd)
     with netlink:
         try:
-            _request(netlink, _RTM_NEWADDR, ip)
+            _request(netlink, _RTM_NEWLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, _LO, _IFF_UP, _IFF_UP))
+            _request(netlink, _RTM_NEWADDR, _CREATE, _address(ip))
         except OSError as error:
             if error.errno != errno.EEXIST:
                 os.close(namespace)
@@ -57,7 +63,7 @@ def hide_address(namespace: int, ip: IPv4Address) -> None:
     again, netlink = _inside(namespace)
     os.close(again)
     with netlink:
-        _request(netlink, _RTM_DELADDR, ip)
+        _request(netlink, _RTM_DELADDR, 0, _address(ip))
 
 
 def _inside(where: int) -> tuple[int, socket.socket]:
@@ -89,12 +95,14 @@ def _visit(where: int, found: list[tuple[int, socket.socket]], failed: list[OSEr
         failed.append(error)
 
 
-def _request(netlink: socket.socket, kind: int, ip: IPv4Address) -> None:
+def _address(ip: IPv4Address) -> bytes:
+    return _ADDRESS.pack(socket.AF_INET, 32, 0, 0, _LO) + _ATTRIBUTE.pack(8, _IFA_LOCAL, ip.packed)
+
+
+def _request(netlink: socket.socket, kind: int, flags: int, body: bytes) -> None:
     """One message of rtnetlink(7) and its answer.  Raises OSError."""
-    body = _ADDRESS.pack(socket.AF_INET, 32, 0, 0, _LO) + _ATTRIBUTE.pack(8, _IFA_LOCAL, ip.packed)
-    create = 0x600 if kind == _RTM_NEWADDR else 0  # NLM_F_CREATE | NLM_F_EXCL
     netlink.settimeout(5)
-    netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ACK | create, 1, 0) + body)
+    netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ACK | flags, 1, 0) + body)
     answer = netlink.recv(4096)
     (number,) = struct.unpack_from("=i", answer, _HEADER.size)
     if number:

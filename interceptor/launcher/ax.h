@@ -18,14 +18,15 @@ struct options {
 
 /* Where the app will run, of what the caller may make. */
 struct place {
-	bool found;  /* the network namespace is the caller's */
+	bool found;  /* the network namespace is the caller's, or we have no rights over it */
 	bool lonely; /* … and nothing but loopback is up in it */
 	bool mounts; /* the mount namespace is the app's own */
+	char resolv[4096]; /* what can be shown there as /etc/resolv.conf */
 };
 
 /* What the daemon made of the app.  Texts that it did not send are "". */
 struct reply {
-	const char *ip, *resolv, *uid, *gid; /* `resolv` is shown as /etc/resolv.conf */
+	const char *ip, *resolv, *uid, *gid; /* `resolv`: the daemon's name for what is shown */
 	const char *inject;                  /* "1": the sockets of the app will be the node's */
 };
 
@@ -49,6 +50,7 @@ void write_inherited(FILE *json);
 void write_nameservers(FILE *json);
 
 bool only_loopback_is_up(void);
+bool set_up_loopback(void);
 void set_up_network(const char *ip, const char *interface, bool found);
 
 int install_filter(void);

@@ -71,14 +71,23 @@ bool only_loopback_is_up(void)
 	return alone;
 }
 
+/* Whether we may; no other error is known. */
+bool set_up_loopback(void)
+{
+	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	bool up = !set_up(netlink, "lo", NULL);
+	close(netlink);
+	return up;
+}
+
 /* The app's address is on the interface, or on lo: where none but 127.x is, glibc's getaddrinfo finds
  * no IPv4.  In a namespace that was `found`, lo needs rights that a container has not: the daemon
  * sees to it then. */
 void set_up_network(const char *ip, const char *interface, bool found)
 {
 	int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	int error = found ? 0 : set_up(netlink, "lo", NULL);
-	if (!error && *interface) {
+	int error = 0;
+	if (*interface) {
 		if (strlen(interface) >= IFNAMSIZ)
 			fail(EX_DATAERR, "--interface %s: longer than %d characters", interface, IFNAMSIZ - 1);
 		error = set_up(netlink, interface, "dummy");

@@ -32,7 +32,7 @@ static _Noreturn void run(char **arguments)
 	if (options.new_netns)
 		set_up_network(reply.ip, options.interface, place.found);
 	if (place.mounts && *reply.resolv)
-		show_resolv(reply.resolv);
+		show_resolv(place.resolv);
 	int notify = inject ? install_filter() : -1;
 	if (*reply.uid) /* after the filter: that may need the rights that go here */
 		become(strtoul(reply.uid, NULL, 10), strtoul(reply.gid, NULL, 10));

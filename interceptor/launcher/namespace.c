@@ -49,12 +49,15 @@ static int enter_user_namespace(int namespaces)
  * place without a network (a container with --net none). */
 void enter_namespaces(const struct options *options, struct place *place)
 {
-	char resolv[4096];
-	snprintf(resolv, sizeof(resolv), "%s/resolv.conf", options->run_dir);
-	int mounts = options->dns_override && !access(resolv, R_OK) ? CLONE_NEWNS : 0, error;
-	*place = (struct place){ .mounts = mounts };
-	if (options->new_netns && !unshare(CLONE_NEWNET | mounts))
+	*place = (struct place){ 0 };
+	/* a container may have the directory elsewhere than the daemon has it */
+	snprintf(place->resolv, sizeof(place->resolv), "%s/resolv.conf", options->run_dir);
+	int mounts = options->dns_override && !access(place->resolv, R_OK) ? CLONE_NEWNS : 0, error;
+	place->mounts = mounts;
+	if (options->new_netns && !unshare(CLONE_NEWNET | mounts)) {
+		place->found = place->lonely = !set_up_loopback(); /* CAP_SYS_ADMIN without CAP_NET_ADMIN */
 		return;
+	}
 	error = errno;
 	place->lonely = only_loopback_is_up();
 	if (!options->new_netns || (place->lonely && error == EPERM)) {
@@ -62,7 +65,8 @@ void enter_namespaces(const struct options *options, struct place *place)
 		place->mounts = mounts && !unshare(mounts);
 		return;
 	}
-	if (error == EPERM && geteuid() && !(error = enter_user_namespace(CLONE_NEWNET | mounts)))
+	if (error == EPERM && geteuid() && !(error = enter_user_namespace(CLONE_NEWNET | mounts)) &&
+	    set_up_loopback())
 		return;
 	fail(error == EPERM ? EX_NOPERM : EX_OSERR, "cannot make a network namespace: %s (%s, or give --new-netns=false)",
 	     strerror(error), geteuid() ? "be root or let users make user namespaces" : "it needs CAP_SYS_ADMIN");

@@ -130,6 +130,26 @@ def test_below_the_containers_cgroup(node: Node, containers: Containers) -> None
     assert not node.servers()
 
 
+def test_ax_run_within_ax_run(node: Node, containers: Containers) -> None:
+    """The inner one has its own address and labels, in the same place without a network."""
+    ip = node.fresh_ip()
+    containers.start("web", "--ip", ip, "--labels", "role=prod", *WEB)
+    node.wait_service(ip, 80)
+    inner = f"/usr/bin/ax run --labels role=prod wget -qO- http://{ip}; wget -qO- http://{ip}"
+    result = containers.ax("--labels", "role=test", "sh", "-c", inner)
+    assert result.out == PAGE and "Permission denied" in result.err
+
+
+@pytest.mark.parametrize("extra", [("CAP_SYS_ADMIN",), ("CAP_SYS_ADMIN", "CAP_NET_ADMIN")])
+def test_more_rights(node: Node, containers: Containers, extra: tuple[str, ...]) -> None:
+    """It makes what it may of the app's namespaces; the run directory may be anywhere."""
+    containers.start("web", "--name", "web", *WEB)
+    wait_until(node.servers, "httpd listens")
+    look = "wget -qO- http://web; cat /etc/resolv.conf; ip -4 address show dev lo up"
+    out = containers.ax("--ip", "2.2.2.2", "sh", "-c", look, extra=extra, resolv="nameserver 9.9.9.9\n").ok()
+    assert out.startswith(PAGE) and "nameserver 241.255.255.53" in out and "2.2.2.2/32" in out
+
+
 def test_what_is_missing_is_named(node: Node, containers: Containers) -> None:
     empty = containers.base / "empty"
     empty.mkdir()

@@ -174,3 +174,26 @@ def test_the_cgroup_is_below_the_users_own(node: Node, user: User, mode: list[st
     out = user.run(*mode, "cat", "/proc/self/cgroup").ok()
     below = "/" + str(node.sandbox.cgroup.name) + "/apps/ax-"
     assert any(line.startswith("0::" + below) for line in out.splitlines()), out
+
+
+def test_ax_run_within_ax_run(node: Node, user: User, mode: list[str]) -> None:
+    ip = node.fresh_ip()
+    start_echo(node, "--labels", "role=prod", name="prod", ip=ip)
+    dial = f"{PYTHON} dial.py one {ip} 7000"
+    inner = f"{user.ax} run --labels role=prod --ip 2.2.2.2 {' '.join(mode)} {dial}; {dial}"
+    prod, test = user.run("--labels", "role=test", *mode, "sh", "-c", inner).ok().splitlines()
+    assert '"name": "prod"' in prod and '"peer": "2.2.2.2"' in prod and "EACCES" in test
+
+
+def test_names_by_a_nameserver_on_loopback(node: Node, user: User) -> None:
+    """systemd-resolved's: the app's own loopback has nobody there, but names are known (no mount is made)."""
+    node.start("--name", "web", PYTHON, str(PROGRAMS / "echo.py"), "web", "80")
+    node.wait(node.servers, "the server listens")
+    stub = user.home / "stub-resolv.conf"
+    stub.write_text("nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch example.com\n")
+    shown = ["unshare", "--mount", "sh", "-c", f'mount --bind {stub} /etc/resolv.conf && exec "$@"', "-"]
+    run = [*AS_USER, user.ax, "run", "--run-dir", str(node.run_dir), "--new-netns=false"]
+    for client in (["getent", "ahostsv4", "web"], ["dig", "+short", "web"], ["dig", "+short", "+tcp", "web"]):
+        assert "241." in node.sandbox.run([*shown, *run, *client], cgroup="apps", cwd=user.home).ok()
+    look = node.sandbox.run([*shown, *run, "cat", "/etc/resolv.conf"], cgroup="apps", cwd=user.home)
+    assert "127.0.0.53" in look.ok()

@@ -20,7 +20,7 @@ def elsewhere() -> Iterator[int]:
     """A process in a network namespace of its own."""
     if os.geteuid() != 0:
         pytest.skip("needs root: network namespaces")
-    command = ["unshare", "--net", "sh", "-c", "ip link set lo up; echo; exec sleep 60"]
+    command = ["unshare", "--net", "sh", "-c", "echo; exec sleep 60"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -30,7 +30,9 @@ def elsewhere() -> Iterator[int]:
 
 def addresses(pid: int) -> list[str]:
     command = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-4", "-br", "address", "show", "lo"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[2:]
+    _, state, *found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert state != "DOWN"
+    return found
 
 
 def test_whose_it_is(elsewhere: int) -> None:
