@@ -44,6 +44,11 @@ class Event(Enum):
         "Refusals of one second beyond those logged one by one.",
     )
     POOL_EMPTY = ("pool.empty", "error", "bind() found no real port left and failed with EADDRINUSE.")
+    APP_CROWDED = (
+        "app.crowded",
+        "warning",
+        "An app holds as many real ports as one may: bind() to one more fails with EADDRINUSE.",
+    )
     POOL_LOW = ("pool.low", "warning", "No more ports can be reserved: listening apps may get EADDRINUSE.")
     EVENTS_LOST = ("events.lost", "warning", "The event ring overflowed; the service table was read anew.")
     VSERVICE_CREATED = ("vservice.created", "info", "A vservice was created.")

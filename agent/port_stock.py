@@ -50,10 +50,11 @@ class PortStock:
         self.sweep()
 
     def sweep(self) -> None:
-        """Each second: learn what apps hold, add what has rested, and a block if the queue runs low."""
+        """Each second: learn what apps hold and no longer use, add what has rested, fill a low queue."""
         for port in self._kernel.used_ports():
             self._pool.give(port)
         now = time.monotonic()
+        self._pool.release(self._kernel.holdings.give_back(now), now)
         self._add(self._pool.rested(now), now)
         if self._pool.counts()["stocked"] < LOW:
             self.fill()

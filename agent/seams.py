@@ -60,6 +60,11 @@ class KernelDriver(Protocol):
 
     def lost(self) -> int: ...
 
+    def hushed(self) -> int: ...
+
+    @property
+    def holdings(self) -> HoldingsLike: ...
+
     @property
     def counters(self) -> CountersLike: ...
 
@@ -69,6 +74,12 @@ class KernelDriver(Protocol):
     def close(self) -> None: ...
 
     def remove(self) -> None: ...
+
+
+class HoldingsLike(Protocol):
+    """`interceptor.holdings.Holdings`; see there."""
+
+    def give_back(self, now: float) -> list[int]: ...
 
 
 class CountersLike(Protocol):

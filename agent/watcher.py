@@ -13,6 +13,7 @@ from appswitch.errors import NotFound
 from appswitch.interceptor.decision import decide, error_name
 from appswitch.interceptor.events import (
     AdmissionRefused,
+    Crowded,
     Denied,
     ListenerDown,
     ListenerUp,
@@ -46,6 +47,7 @@ class Watcher:
         self._pool_empty = pool_empty
         self._reset = reset
         self._lost = kernel.lost()
+        self._hushed = kernel.hushed()
         self._refusals = 0
 
     def read(self) -> None:
@@ -60,9 +62,10 @@ class Watcher:
 
     def sweep(self) -> None:
         """Each second: see whether events were lost, and let refusals be logged again."""
-        if self._refusals > REFUSALS:
-            self._log(Event.REFUSALS_COUNTED, count=self._refusals - REFUSALS)
-        self._refusals = 0
+        untold = max(0, self._refusals - REFUSALS) + (hushed := self._kernel.hushed()) - self._hushed
+        if untold:
+            self._log(Event.REFUSALS_COUNTED, count=untold)
+        self._refusals, self._hushed = 0, hushed
         if (lost := self._kernel.lost()) != self._lost:
             self._log(Event.EVENTS_LOST, count=lost - self._lost)
             self._lost = lost
@@ -99,6 +102,8 @@ class Watcher:
             case TableFull(app, port, protocol):
                 words = {"app": f"{app:08x}", "service": f"{port}/{protocol.label}", "table": "ports"}
                 self._refused(Event.TABLE_FULL, lambda: words)
+            case Crowded(app, port, protocol):
+                self._log(Event.APP_CROWDED, app=f"{app:08x}", service=f"{port}/{protocol.label}")
             case _:
                 assert_never(event)
 

@@ -53,44 +53,17 @@ GROUP: Final = struct.Struct("=IIBBHIQ4sI")
 GROUP_NEXT_OFFSET: Final = 16
 BACKEND: Final = struct.Struct("=4sHBBII")
 """target (ADDRESS: network order; APP: the id in machine order), port, kind, spare, alias, threshold"""
-SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBHB3sQ16s")
+SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBHBBHQ16s")
 """What a socket carries (sk_storage): owner {id, class, ip, flags}, then bound {ip, port, scope, set},
 peer {ip, port, protocol, set}, local {ip, port, spare, set}, target app, service index,
-its cookie, nanoseconds at start, v6only, dialling, real port, counted, pad, end of its wait, spare."""
+its cookie, nanoseconds at start, v6only, dialling, real port, counted, pad,
+port of the kernel's choice, end of its wait, spare."""
 SOCK_SIZE: Final = SOCK.size
 
 
 def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
     """A fresh socket's storage: its owner and nothing else (the holder writes this at injection)."""
-    return SOCK.pack(
-        app_id,
-        class_index,
-        ip,
-        flags,
-        bytes(4),
-        0,
-        0,
-        0,
-        bytes(4),
-        0,
-        0,
-        0,
-        bytes(4),
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        bytes(3),
-        0,
-        bytes(16),
-    )
+    return APP.pack(app_id, class_index, ip, flags).ljust(SOCK.size, b"\0")
 
 
 PORT_KEY: Final = struct.Struct("=IHBB")
@@ -98,6 +71,8 @@ PORT_KEY: Final = struct.Struct("=IHBB")
 PORT: Final = struct.Struct("=HBBiIIQ")
 """real, scope, dual (bits: 1 serves IPv4 too, 2 PORT_OWN), listening, ip, lasting (the pool's port, given
 until the app ends, or 0), cookie"""
+USAGE: Final = struct.Struct("=IIQ")
+"""of an app: ports of the pool it holds, events told since, since when"""
 REAL_KEY: Final = struct.Struct("=HBB")
 """real port, protocol, pad"""
 REAL: Final = struct.Struct("=I4sHH")
@@ -141,6 +116,7 @@ LAYOUTS: Final = {
     "backend": BACKEND,
     "port_key": PORT_KEY,
     "port": PORT,
+    "usage": USAGE,
     "real_key": REAL_KEY,
     "real": REAL,
     "pod": POD,

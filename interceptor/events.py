@@ -73,7 +73,16 @@ class TableFull:
     protocol: Protocol
 
 
-Event = ListenerUp | ListenerDown | Denied | AdmissionRefused | PoolEmpty | TableFull
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """bind() failed because the app holds as many real ports as one app may.  Said once."""
+
+    app: int
+    port: int
+    protocol: Protocol
+
+
+Event = ListenerUp | ListenerDown | Denied | AdmissionRefused | PoolEmpty | TableFull | Crowded
 
 
 def decode(record: bytes) -> Event:
@@ -96,6 +105,8 @@ def decode(record: bytes) -> Event:
                 return PoolEmpty(app, port, protocol)
             case 6:
                 return TableFull(app, port, protocol)
+            case 7:
+                return Crowded(app, port, protocol)
     except (struct.error, ValueError) as problem:
         raise InvalidInput(f"event of {len(record)} bytes from the kernel: {problem}") from problem
     raise InvalidInput(f"event of unknown kind {kind} from the kernel")

@@ -25,6 +25,7 @@ from appswitch.errors import Exhausted, InvalidInput, Unsupported
 from appswitch.interceptor import abi, libbpf
 from appswitch.interceptor.counters import Counters
 from appswitch.interceptor.events import Event, decode
+from appswitch.interceptor.holdings import Holdings
 from appswitch.interceptor.statistics import Statistics
 from appswitch.interceptor.tables import (
     Command,
@@ -95,6 +96,7 @@ MAPS: Final = {
     "living": (4, 4),
     "ports": (abi.PORT_KEY.size, abi.PORT.size),
     "reals": (abi.REAL_KEY.size, abi.REAL.size),
+    "usages": (4, abi.USAGE.size),
     "dials": (8, 16),
     "flows": (16, 12),
     "pods": (4, abi.POD.size),
@@ -178,6 +180,7 @@ class Kernel:
         self._programs = {name: self._object.program_fd(name) for name in PROGRAMS | OWN_PROGRAMS}
         self.statistics = Statistics(self._programs, PROGRAMS | OWN_PROGRAMS, self._maps)
         self._map_ids = {libbpf.map_id(each.fd) for each in self._maps.values()}
+        self.holdings = Holdings(*(self._maps[name] for name in ("ports", "reals", "usages")))
         self.counters = Counters(*(self._maps[name] for name in ("counts", "others", "shares", "failures")))
         lookup = self._object.program_fd("ax_lookup")
         self.waiting = Waiting(self._maps, lookup, pin_dir, network)
@@ -257,6 +260,7 @@ class Kernel:
         Sockets of its that live on, passed to other programs, reach nobody from now on.
         """
         self._maps["living"].delete(struct.pack("=I", app_id))
+        self._maps["usages"].delete(struct.pack("=I", app_id))
         self._retire(app_id)
         freed = []
         for key, value in self._maps["ports"].items():
@@ -388,6 +392,10 @@ class Kernel:
     def lost(self) -> int:
         """How many events did not fit into the ring, or did not decode: then read services() anew."""
         return int(struct.unpack_from("=Q", self._memory["lost"])[0]) + self._undecoded
+
+    def hushed(self) -> int:
+        """How many refusals were not told, because their app had had its share of the second."""
+        return int(struct.unpack_from("=Q", self._memory["lost"], 8)[0])
 
     def close(self) -> None:
         """Lets go; everything pinned or attached works on."""

@@ -96,6 +96,17 @@ class FakeStatistics:
         return os.open(os.devnull, os.O_RDONLY)
 
 
+class FakeHoldings:
+    """`HoldingsLike`: gives back what the test says, once."""
+
+    def __init__(self) -> None:
+        self.idle: list[int] = []
+
+    def give_back(self, now: float) -> list[int]:
+        given, self.idle = self.idle, []
+        return given
+
+
 class FakeKernel:
     """`KernelDriver` in memory: the tables are CORE's model, events are `push`ed by the test."""
 
@@ -122,6 +133,8 @@ class FakeKernel:
         """What the next `attach` raises."""
         self.counters = FakeCounters()
         self.statistics = FakeStatistics()
+        self.holdings = FakeHoldings()
+        self.untold = 0
         self._events: list[KernelEvent] = []
 
     def push(self, *events: KernelEvent) -> None:
@@ -179,6 +192,9 @@ class FakeKernel:
 
     def lost(self) -> int:
         return self.overflows
+
+    def hushed(self) -> int:
+        return self.untold
 
     def close(self) -> None:
         self.closed = True

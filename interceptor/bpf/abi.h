@@ -28,7 +28,8 @@ struct sock_state {
 	__u8 dialling;     /* a connect() that policy let through is under way */
 	__u16 real;        /* the port it really serves on, while it is counted in `ports` */
 	__u8 counted;      /* where its connection was counted when it was opened: enum counted */
-	__u8 pad[3];
+	__u8 pad;
+	__u16 chosen;      /* a TCP socket's port of the kernel's choice, while it is in `ports` */
 	__u64 wait_until;  /* like `start`: until then nobody hears that a connect() was refused */
 	__u8 spare[16];
 };
@@ -60,6 +61,11 @@ struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
 struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, lasting; __u64 cookie; };
 #define PORT_DUAL 1 /* bits of `dual`: it serves IPv4 too */
 #define PORT_OWN 2  /* of an app with a network of its own: dialled at `ip`, on the app's own port */
+/* What an app has taken of what all share: ports of the pool, and room in the ring since `since`. */
+struct usage { __u32 ports, told; __u64 since; };
+#define APP_PORTS 4096
+#define TOLD_REFUSALS 200 /* of an app each second, as many as the daemon logs */
+#define TOLD 2000         /* listen() and close, with them */
 struct real_key { __u16 port; __u8 protocol, pad; };
 struct real { __u32 app, ip; __u16 port, exposed; }; /* exposed: strangers may dial it (--expose) */
 
@@ -109,7 +115,7 @@ struct wait {
 };
 struct listener_key { __u16 real, slot; };
 
-enum event_kind { EVENT_LISTEN = 1, EVENT_UNLISTEN, EVENT_DENIED, EVENT_ADMISSION, EVENT_POOL, EVENT_FULL };
+enum event_kind { EVENT_LISTEN = 1, EVENT_UNLISTEN, EVENT_DENIED, EVENT_ADMISSION, EVENT_POOL, EVENT_FULL, EVENT_CROWDED };
 /* EVENT_ADMISSION: ip:port is the stranger, `service` the address it dialled (network order),
  * `cookie` the sequence number of its SYN. */
 struct event {
@@ -126,6 +132,7 @@ _Static_assert(sizeof(struct key) == 8, "abi.KEY");
 _Static_assert(sizeof(struct group) == 32, "abi.GROUP");
 _Static_assert(sizeof(struct backend) == 16, "abi.BACKEND");
 _Static_assert(sizeof(struct port_key) == 8 && sizeof(struct port) == 24, "abi.PORT");
+_Static_assert(sizeof(struct usage) == 16, "abi.USAGE");
 _Static_assert(sizeof(struct pod) == 16, "abi.POD");
 _Static_assert(sizeof(struct crossing_key) == 16 && sizeof(struct crossing) == 24, "abi.CROSSING");
 _Static_assert(sizeof(struct event) == 40, "abi.EVENT");

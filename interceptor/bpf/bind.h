@@ -3,7 +3,8 @@
 #include "connect.h"
 
 /* The real port behind an app's port, taken from the pool at first use and kept until the app
- * ends: so the kernel itself answers EADDRINUSE, SO_REUSEPORT and TIME_WAIT.  0: pool empty. */
+ * ends or has not used it for long: so the kernel itself answers EADDRINUSE, SO_REUSEPORT and
+ * TIME_WAIT.  0: the pool is empty, or the app has its share. */
 NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
 {
 	struct port_key key = { .app = app->id, .port = port, .protocol = protocol, .v6 = v6 };
@@ -11,9 +12,17 @@ NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
 	struct real real = { .app = app->id, .ip = app->ip, .port = port };
 	struct real_key real_key = { .protocol = protocol };
 	struct event event = { .kind = EVENT_POOL, .app = app->id, .port = port, .protocol = protocol };
+	struct usage *usage;
 	__u32 popped;
 	if (found)
 		return found->lasting ? found->lasting : found->real;
+	usage = usage_of(app->id);
+	if (usage && usage->ports >= APP_PORTS) {
+		event.kind = EVENT_CROWDED;
+		if (__sync_fetch_and_add(&usage->ports, 1) == APP_PORTS) /* said once */
+			tell(&event);
+		return 0;
+	}
 	if (bpf_map_pop_elem(&pool, &popped)) {
 		tell(&event);
 		return 0;
@@ -28,9 +37,42 @@ NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
 		tell(&event);
 		return 0;
 	}
+	if (usage)
+		__sync_fetch_and_add(&usage->ports, 1);
 	real_key.port = popped;
 	bpf_map_update_elem(&reals, &real_key, &real, BPF_ANY);
 	return popped;
+}
+
+/* bind() to port 0: a second socket that asks for the number that the kernel chose shall meet it. */
+NOINLINE int choose(struct sock_state *state, __u16 number)
+{
+	struct port_key key = { .app = state->owner.id, .port = number, .protocol = TCP };
+	struct port fresh = { .real = number, .ip = state->owner.ip };
+	struct real_key real_key = { .port = number, .protocol = TCP };
+	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = number };
+	key.v6 = state->v6only;
+	if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST))
+		return 0;
+	bpf_map_update_elem(&reals, &real_key, &back, BPF_ANY);
+	state->chosen = number;
+	return 0;
+}
+
+/* Its socket is closed. */
+NOINLINE int unchoose(struct sock_state *state)
+{
+	struct port_key key = { .app = state->owner.id, .port = state->chosen, .protocol = TCP };
+	struct real_key real_key = { .port = state->chosen, .protocol = TCP };
+	struct port *found;
+	key.v6 = state->v6only;
+	found = bpf_map_lookup_elem(&ports, &key);
+	state->chosen = 0;
+	if (!found || found->lasting || found->listening > 0)
+		return 0;
+	bpf_map_delete_elem(&reals, &real_key);
+	bpf_map_delete_elem(&ports, &key);
+	return 0;
 }
 
 /* One more socket serves this port of the app: the table has it before listen() (UDP: bind())

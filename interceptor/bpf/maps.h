@@ -41,9 +41,9 @@ MAP(locals, BPF_MAP_TYPE_HASH, 256, BPF_F_NO_PREALLOC, __u32, __u32); /* the nod
 /* Apps whose sockets are injected and that live: their flags, by id. */
 MAP(living, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, __u32);
 
-/* The service table, written by the programs. */
-MAP(ports, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct port_key, struct port);
-MAP(reals, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct real_key, struct real);
+/* The service table, written by the programs: room for every port of the node. */
+MAP(ports, BPF_MAP_TYPE_HASH, 262144, BPF_F_NO_PREALLOC, struct port_key, struct port);
+MAP(reals, BPF_MAP_TYPE_HASH, 131072, BPF_F_NO_PREALLOC, struct real_key, struct real);
 MAP(dials, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct dial_key, struct dial);
 MAP(flows, BPF_MAP_TYPE_LRU_HASH, 65536, 0, struct flow_key, struct flow);
 MAP(pods, BPF_MAP_TYPE_HASH, 4096, BPF_F_NO_PREALLOC, __u32, struct pod); /* by app */
@@ -54,7 +54,9 @@ MAP(counts, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct count_key, struc
 MAP(shares, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, __u64); /* an app's entries in it */
 MAP(others, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, struct count); /* beyond its share, added up */
 MAP(failures, BPF_MAP_TYPE_LRU_HASH, 16384, 0, struct failure_key, struct failure);
-MAP(lost, BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, __u64);
+MAP(usages, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, struct usage); /* by app */
+/* Events that were not told: 0 of the service table, so that it must be read anew; 1 refusals. */
+MAP(lost, BPF_MAP_TYPE_ARRAY, 2, BPF_F_MMAPABLE, __u32, __u64);
 
 /* Connect-wait (wait.h). */
 MAP(holes, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct hole);
@@ -72,13 +74,37 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
-/* Tells the daemon; an overflow is counted, and the daemon then reads the tables anew. */
+NOINLINE struct usage *usage_of(__u32 app)
+{
+	struct usage *found = bpf_map_lookup_elem(&usages, &app), fresh = {};
+	if (found)
+		return found;
+	bpf_map_update_elem(&usages, &app, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&usages, &app);
+}
+
+/* Whether the app has room in the ring, this second: one that dials or listens in a loop must not
+ * cost the others their events. */
+INLINE int has_room(struct event *event, int refusal)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct usage *usage = usage_of(event->app);
+	if (!usage)
+		return 1;
+	if (now - usage->since > 1000000000) {
+		usage->since = now;
+		usage->told = 0;
+	}
+	return usage->told < (refusal ? TOLD_REFUSALS : TOLD) && (usage->told++, 1);
+}
+
+/* Tells the daemon.  What is not told is counted: the daemon then reads the tables anew. */
 NOINLINE void tell(struct event *from)
 {
-	struct event *event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
+	__u32 refusal = from->kind > EVENT_UNLISTEN && from->kind != EVENT_CROWDED;
+	struct event *event = has_room(from, refusal) ? bpf_ringbuf_reserve(&events, sizeof *event, 0) : 0;
 	if (!event) {
-		__u32 zero = 0;
-		__u64 *count = bpf_map_lookup_elem(&lost, &zero);
+		__u64 *count = bpf_map_lookup_elem(&lost, &refusal);
 		if (count)
 			__sync_fetch_and_add(count, 1);
 		return;

@@ -183,17 +183,21 @@ INLINE int bound(struct bpf_sock *sk, int v6)
 	state->bound.set = 1;
 	if (sk->protocol == UDP)
 		serve(state, sk->src_port, UDP, v6, bpf_get_socket_cookie(sk));
+	else if (!state->bound.port)
+		choose(state, sk->src_port);
 	return PASS;
 }
 PAIR(post_bind, bpf_sock, bound)
 
 SEC("cgroup/sock_release") int ax_sock_release(struct bpf_sock *sk)
 {
-	struct sock_state *state;
-	if (sk->protocol == UDP && (state = bpf_sk_storage_get(&sockets, sk, 0, 0)))
+	struct sock_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (state && sk->protocol == UDP)
 		unserve(state, UDP);
 	else if (sk->state == BPF_TCP_LISTEN)
 		gone(bpf_get_socket_cookie(sk));
+	if (state && state->chosen)
+		unchoose(state);
 	return PASS;
 }
 

@@ -7,11 +7,16 @@ Each program here prints the same with and without AppSwitch; the expectation is
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
 import pytest
+from e2e.sandbox import wait_until
 from kernel.driver import Driver
+
+from appswitch.interceptor.events import Crowded, ListenerDown, ListenerUp
+from appswitch.model import Protocol
 
 UDP = """
 import socket
@@ -191,3 +196,81 @@ print(turns)
     name = driver.app("1.1.1.1")
     driver.sandbox.run(["sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50999"]).ok()
     assert driver.python(name, code).ok() == "3\n"
+
+
+BIND = """
+import errno, socket
+def bind(port, kind=socket.SOCK_STREAM):
+    s = socket.socket(socket.AF_INET, kind)
+    with s:
+        try: s.bind(("", port)); return 0
+        except OSError as e: return e.errno
+"""
+
+
+def test_an_app_has_its_share_of_the_ports(driver: Driver) -> None:
+    """Beyond it that app alone is refused, which is said once; other apps are not harmed."""
+    driver.kernel.add_ports(range(20000, 26000))
+    greedy, other = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    code = f"{BIND}\nprint([bind(port) for port in range(1, 5001)].count(errno.EADDRINUSE), bind(4096), bind(4097), bind(0))"
+    assert driver.python(greedy, code).ok() == f"{5000 - 4096} 0 {errno.EADDRINUSE} 0\n"
+    assert driver.python(other, f"{BIND}\nprint({{bind(port) for port in range(1, 101)}})").ok() == "{0}\n"
+    driver.follow()
+    assert [event for event in driver.seen if isinstance(event, Crowded)] == [Crowded(1, 4097, Protocol.TCP)]
+
+
+def test_failed_binds_keep_no_port_for_long(driver: Driver) -> None:
+    app = driver.app("1.1.1.1")
+    code = f"""{BIND}
+k = socket.socket(); k.bind(("", 80)); k.listen()
+print({{bind(80) for _ in range(400)}})
+for port in range(100, 200):
+    try: socket.socket().bind(("9.9.9.9", port))
+    except OSError as e: assert e.errno == errno.EADDRNOTAVAIL
+import time; print("bound", flush=True); time.sleep(99)
+"""
+    driver.serve(app, code)
+    wait_until(lambda: len(driver.kernel.used_ports()) == 101, "it tried all")
+    assert driver.kernel.holdings.give_back(0) == []
+    assert len(driver.kernel.holdings.give_back(70)) == 100
+    assert {service.port for service in driver.kernel.services()} == {80} and len(
+        driver.kernel.used_ports()
+    ) == 1
+
+
+def test_a_loop_of_one_app_costs_no_other_its_events(driver: Driver) -> None:
+    loud, quiet = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    code = """
+import socket
+for _ in range(30000):
+    s = socket.socket()
+    try: s.connect(("169.254.1.1", 1))
+    except PermissionError: s.close()
+for _ in range(5000): s = socket.socket(); s.bind(("127.0.0.1", 80)); s.listen(); s.close()
+"""
+    driver.python(loud, code, timeout=60).ok()
+    driver.python(quiet, "import socket; s = socket.socket(); s.bind(('', 81)); s.listen()").ok()
+    driver.follow()
+    of_quiet = [
+        event
+        for event in driver.seen
+        if isinstance(event, ListenerUp | ListenerDown) and event.service.app == 2
+    ]
+    assert len(of_quiet) == 2
+    assert 20000 < driver.kernel.hushed() < 30000, "more than the ring has room for"
+
+
+def test_a_number_that_the_kernel_chose_goes_with_its_socket(driver: Driver) -> None:
+    code = """
+import socket
+for _ in range(150):
+    s = socket.socket(); s.bind(("", 0)); port = s.getsockname()[1]
+    t = socket.socket()
+    try: t.bind(("", port)); print("bound twice")
+    except OSError: pass
+    if port % 2: s.listen()
+    s.close(); t.bind(("", port)); t.close()
+"""
+    assert driver.python(driver.app("1.1.1.1"), code).ok() == ""
+    rows = driver.kernel._maps["ports"].items()
+    assert len(rows) == len(driver.kernel.used_ports()) > 0

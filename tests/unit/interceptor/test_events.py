@@ -45,7 +45,7 @@ def test_each_kind(data: bytes, event: Event) -> None:
     assert decode(data) == event
 
 
-@pytest.mark.parametrize("data", [b"", record(1)[:-1], record(1) + b"\0", record(0), record(7)])
+@pytest.mark.parametrize("data", [b"", record(1)[:-1], record(1) + b"\0", record(0), record(8)])
 def test_what_is_none(data: bytes) -> None:
     with pytest.raises(InvalidInput, match="from the kernel"):
         decode(data)
