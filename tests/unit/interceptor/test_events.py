@@ -12,6 +12,7 @@ from appswitch.errors import InvalidInput
 from appswitch.interceptor import abi
 from appswitch.interceptor.events import (
     AdmissionRefused,
+    Crowded,
     Denied,
     Event,
     ListenerDown,
@@ -39,6 +40,7 @@ def record(kind: int, error: int = 0) -> bytes:
         (record(4, 13), AdmissionRefused(7, IP, 80, 40001, Protocol.TCP, IPv4Address("5.0.0.0"), 99)),
         (record(5), PoolEmpty(7, 80, Protocol.TCP)),
         (record(6), TableFull(7, 80, Protocol.TCP)),
+        (record(7), Crowded(7, 80, Protocol.TCP)),
     ],
 )
 def test_each_kind(data: bytes, event: Event) -> None:
