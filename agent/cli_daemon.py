@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from appswitch.agent.daemon import run
 from appswitch.agent.logs import open_log
 from appswitch.agent.settings_load import HelpWanted, load
+from appswitch.agent.supervisor import Supervisor
 from appswitch.errors import AppSwitchError
 
 
 def main(argv: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT; the exit code is that of `errors.py`."""
     try:
+        supervisor = Supervisor.from_environment(os.environ)
         settings = load(argv, os.environ)
         log = open_log(settings.log_file)
         try:
-            asyncio.run(run(settings, log))
+            asyncio.run(run(settings, log, supervisor))
         finally:
             log.close()
     except HelpWanted as wanted:

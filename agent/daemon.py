@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from appswitch.agent import backends, node
 from appswitch.agent.bpf import Bpf
@@ -38,6 +38,7 @@ from appswitch.agent.rest import Rest
 from appswitch.agent.run_dir import RunDir
 from appswitch.agent.settings import Settings
 from appswitch.agent.state import NodeState
+from appswitch.agent.supervisor import Supervisor
 from appswitch.agent.tasks import spawn, stop
 from appswitch.agent.vips import candidates
 from appswitch.agent.watcher import Watcher
@@ -54,24 +55,35 @@ RESOLV_NAME: Final = "resolv.conf"
 HOST_RESOLV: Final = Path("/etc/resolv.conf")
 
 
-async def run(settings: Settings, log: Log) -> None:
-    """Run until SIGTERM or SIGINT.  Raises AppSwitchError or OSError if it cannot start."""
-    stopping = asyncio.Event()
+async def run(settings: Settings, log: Log, supervisor: Supervisor) -> None:
+    """Run until SIGTERM or SIGINT.  Raises AppSwitchError or OSError if it cannot start.
+
+    SIGHUP opens the log file anew, as log rotation wants it, and does nothing else.
+    """
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, log.reopen)
+    loop.set_exception_handler(lambda _, context: _failed(log, context))
     async with AsyncExitStack() as parts:
-        daemon = Daemon(settings, log, real_ground())
+        parts.callback(supervisor.close)
+        daemon = Daemon(settings, log, real_ground(), supervisor)
         await daemon.start(parts)
+        supervisor.tell("READY=1")
         await stopping.wait()
+        supervisor.tell("STOPPING=1")
     log(Event.STOPPED, apps=daemon.apps_left)
 
 
 class Daemon:
     """All parts; `start` pushes each one's end onto the stack that it is given."""
 
-    def __init__(self, settings: Settings, log: Log, ground: Ground) -> None:
+    def __init__(
+        self, settings: Settings, log: Log, ground: Ground, supervisor: Supervisor | None = None
+    ) -> None:
         self._settings = settings
         self._ground = ground
+        self._supervisor = supervisor or Supervisor()
         self._log = log
         self._naming: Naming | None = None
         self._holder_cgroup: Path | None = None
@@ -105,6 +117,7 @@ class Daemon:
                 self._remove_cgroup(record.app)
             self._journal.remove()
             await Holder.end_old(run_dir.path)
+            self._supervisor.forget()
         self._kernel = kernel = self._ground.open_kernel(run_dir.pin_dir, settings.clean)
         parts.callback(self._close_kernel)
         kernel.set_local_addresses(registry.snapshot.local_ips)
@@ -112,7 +125,9 @@ class Daemon:
         parts.callback(lambda: self._ports.close(forget=self._nobody_left))
         self._writer = Writer(registry, kernel, log, self._published)
         parts.callback(self._writer.close)
-        self._holder = self._ground.make_holder(run_dir.path, kernel.sock_map_pin, self._enroll, log)
+        self._holder = self._ground.make_holder(
+            run_dir.path, kernel.sock_map_pin, self._enroll, log, self._supervisor
+        )
         self._apps = Apps(
             Parts(
                 registry,
@@ -130,7 +145,7 @@ class Daemon:
             )
         )
         parts.callback(self._apps.close)
-        self._holder.start(self._apps.hung_up)
+        self._holder.start(self._apps.hung_up, self._journal.read().apps)
         parts.push_async_callback(self._close_holder)
         self._restore()
         self._restored = True
@@ -338,6 +353,16 @@ class Daemon:
         if self._nobody_left:
             self._kernel.remove()
         self._kernel.close()
+
+
+def _failed(log: Log, context: dict[str, Any]) -> None:
+    """An error in a callback, or in a task that nobody waits for."""
+    log(
+        Event.TASK_FAILED,
+        task=str(context.get("task") or "loop"),
+        error=repr(context.get("exception")),
+        text=context.get("message"),
+    )
 
 
 def raise_limits() -> None:

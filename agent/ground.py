@@ -11,6 +11,7 @@ from appswitch.agent.holder_process import Holder
 from appswitch.agent.logs import Log
 from appswitch.agent.port_stock import RESERVED
 from appswitch.agent.seams import Cgroups, HolderLike, KernelDriver, Networks, ResetterLike
+from appswitch.agent.supervisor import Supervisor
 from appswitch.errors import Unsupported
 from appswitch.interceptor import cgroup, network
 from appswitch.interceptor.kernel import Kernel
@@ -27,7 +28,7 @@ class Ground:
     """(pin directory, clean)"""
     cgroups: Cgroups
     networks: Networks
-    make_holder: Callable[[Path, Path, Callable[[int], None], Log], HolderLike]
+    make_holder: Callable[[Path, Path, Callable[[int], None], Log, Supervisor], HolderLike]
     make_resetter: Callable[[], ResetterLike]
     reserved_ports: Path
 

@@ -10,16 +10,18 @@ import asyncio
 import os
 import select
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
+from appswitch.agent import holder_start
+from appswitch.agent.journal import AppRecord
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.processes import end_of, terminate
 from appswitch.agent.seams import InnerApp
+from appswitch.agent.supervisor import Supervisor
 from appswitch.agent.tasks import spawn, stop
 from appswitch.errors import AppSwitchError, InvalidInput, Unavailable
 from appswitch.interceptor import inject_wire as wire
@@ -27,6 +29,7 @@ from appswitch.interceptor.holder_client import (
     HolderClient,
     Holding,
     add_request,
+    adopt_request,
     nest_request,
     remove_request,
 )
@@ -36,7 +39,9 @@ START_DEADLINE: Final = 10.0
 for one that is stopped."""
 ANSWER_DEADLINE: Final = 2.0
 """Seconds for one answer: the holder needs microseconds, unless it is stopped."""
-LOG_NAME: Final = "holder.log"
+APP: Final = "app-"
+FLIGHT: Final = "flight-"
+"""Names in systemd's store: with an AppId, and with an inode number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class Holder:
         sock_map_pin: Path,
         enroll: Callable[[int], None],
         log: Log,
+        supervisor: Supervisor,
         module: str = "appswitch.interceptor.inject",
         deadline: float = START_DEADLINE,
     ) -> None:
@@ -67,6 +73,7 @@ class Holder:
         self._module = module
         self._enroll = enroll
         self._log = log
+        self._supervisor = supervisor
         self._deadline = deadline
         self._client: HolderClient | None = None
         self._turn = asyncio.Lock()
@@ -75,8 +82,13 @@ class Holder:
         self._outdated = False
         """It is of an earlier release, and is to be replaced."""
         self._flight = -1
+        self._flight_name = "none"
+        self._unfinished: dict[str, int] = {}
+        """Memfds of dead holders, by the name under which they are stored: calls that nobody has answered."""
         self._apps: dict[int, HeldApp] = {}
         self._inner: dict[int, InnerApp] = {}
+        self._has: set[int] = set()
+        """Apps that the holder had when we came to it."""
         self._ends = select.epoll()
         self._hung_up: Callable[[int], None] = lambda app_id: None
         self._ready = asyncio.Event()
@@ -102,15 +114,18 @@ class Holder:
             return "the holder is not running: socket() waits in empty namespaces"
         return "" if self._client is not None else "the holder did not answer in time: is it stopped?"
 
-    def start(self, hung_up: Callable[[int], None]) -> None:
+    def start(self, hung_up: Callable[[int], None], known: Iterable[AppRecord]) -> None:
         """Find the holder that an earlier daemon left, or have one started in the background.
 
-        `hung_up(app id)` hears that the last process with an app's filter has ended.
+        `hung_up(app id)` hears that the last process with an app's filter has ended.  `known` are the
+        apps of the journal: where both daemon and holder died, their descriptors were stored.
         """
         self._hung_up = hung_up
+        self._unfinished = self._supervisor.take(FLIGHT)
+        self._take_stored({record.app.id: record for record in known})
         asyncio.get_running_loop().add_reader(self._ends.fileno(), self._read_ends)
         try:
-            self._found(*_open(self._run_dir))
+            self._found(*holder_start.connect(self._run_dir))
         except AppSwitchError:
             pass  # none is there, or it is of no use
         self._watch = spawn("holder", self._keep())
@@ -126,10 +141,11 @@ class Holder:
             os.close(descriptor)
             raise
         self._keep_copy(app_id, HeldApp(class_index, ip, descriptor))
+        self._supervisor.store(f"{APP}{app_id:08x}", descriptor)
 
     async def nest(self, inner: InnerApp) -> None:
         """Tell of an app inside another; waits like `add`.  Raises AppSwitchError: nothing is held."""
-        await self._tell(nest_request(inner.inside, inner.id, inner.class_index, inner.ip, inner.cgroup))
+        await self._tell(_nest(inner))
         self._inner[inner.id] = inner
 
     def remember(self, inner: InnerApp) -> None:
@@ -152,12 +168,28 @@ class Holder:
         """
         if self._inner.pop(app_id, None) is not None and self._ready.is_set():
             spawn("unnest", self._tell(remove_request(app_id)), lambda name, error: None)
+        if app_id in self._apps:
+            self._supervisor.drop(f"{APP}{app_id:08x}")
+        self._let_go(app_id)
+
+    def _let_go(self, app_id: int) -> None:
+        """Close our copy."""
         if (held := self._apps.pop(app_id, None)) is not None:
             self._ends.unregister(held.descriptor)
             os.close(held.descriptor)
 
+    def _take_stored(self, known: Mapping[int, AppRecord]) -> None:
+        """Copies that outlived an earlier daemon."""
+        for text, descriptor in self._supervisor.take(APP).items():
+            record = known.get(int(text, 16))
+            if record is None:  # it ended as that daemon did
+                os.close(descriptor)
+                self._supervisor.drop(f"{APP}{text}")
+            else:
+                self._keep_copy(record.app.id, HeldApp(record.class_index, record.app.ip, descriptor))
+
     def _keep_copy(self, app_id: int, held: HeldApp) -> None:
-        self.remove(app_id)
+        self._let_go(app_id)
         try:
             self._ends.register(held.descriptor, 0)  # EPOLLHUP alone: its calls are the holder's
         except OSError as error:
@@ -182,10 +214,15 @@ class Holder:
             self._process.returncode = 0  # it outlives us: subprocess shall not complain
         self._drop_client()
         for app_id in tuple(self._apps):
-            self.remove(app_id)
+            self._let_go(app_id)
         asyncio.get_running_loop().remove_reader(self._ends.fileno())
         self._ends.close()
-        self._set_flight(-1)
+        for descriptor in (self._flight, *self._unfinished.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
+        if end:
+            for name in (self._flight_name, *self._unfinished):
+                self._supervisor.drop(FLIGHT + name)
 
     async def _tell(self, request: wire.Request, *descriptors: int) -> None:
         """Until the holder has taken it, or the deadline has passed.  Raises AppSwitchError."""
@@ -205,7 +242,7 @@ class Holder:
         except TimeoutError:
             raise Unavailable(self.problem or "the holder did not answer in time") from None
 
-    async def _ask(self, request: wire.Request, descriptors: tuple[int, ...]) -> None:
+    async def _ask(self, request: wire.Request, descriptors: tuple[int, ...] = ()) -> None:
         """One question; a holder that does not answer holds up nobody else.  Raises AppSwitchError."""
         if self._client is None:
             self._client = HolderClient.connect(self._run_dir)
@@ -228,79 +265,60 @@ class Holder:
             self._client = None
 
     def _set_flight(self, descriptor: int) -> None:
+        """The holder of this memfd answers from now on; its predecessor's calls are to be finished."""
+        name = str(os.fstat(descriptor).st_ino)
+        if (kept := self._unfinished.pop(name, -1)) >= 0:
+            os.close(kept)  # the same memfd
         if self._flight >= 0:
-            os.close(self._flight)
-        self._flight = descriptor
+            self._unfinished[self._flight_name] = self._flight
+        self._flight, self._flight_name = descriptor, name
+        self._supervisor.store(FLIGHT + name, descriptor)
 
     def _found(self, client: HolderClient, holding: Holding) -> None:
         """Go on with the holder that is there."""
         self._take(client, holding)
         self._enroll(self._pid)
-        if not self._outdated:
+        self._log(Event.HOLDER_FOUND, pid=self._pid, apps=len(self._has))
+        if not self._outdated and not self._unfinished and self._has >= self._apps.keys():
             self._ready.set()
-        self._log(Event.HOLDER_FOUND, pid=self._pid, apps=len(self._apps))
 
     def _take(self, client: HolderClient, holding: Holding) -> None:
         """Keep copies of all that it holds."""
         for app in holding.apps:
             self._keep_copy(app.id, HeldApp(app.class_index, app.ip, app.fd))
+        self._has = {app.id for app in holding.apps}
         self._set_flight(holding.flight)
         self._client, self._pid = client, holding.pid
         self._outdated = holding.revision != wire.REVISION
 
     async def _launch(self) -> None:
-        """Start a holder, give it what we have copies of, and have it finish its predecessor's calls."""
-        kept, flight = dict(self._apps), self._flight
-        self._flight = -1
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            self._module,
-            str(self._run_dir),
-            str(self._pin),
-        ]
+        """Start a holder.  Raises Unavailable."""
+        self._process = holder_start.launch(self._module, self._run_dir, self._pin)
         try:
-            # The holder outlives us: its own session, and no pipe of ours that would break under it.
-            with (self._run_dir / LOG_NAME).open("ab") as log:
-                process = subprocess.Popen(  # noqa: ASYNC220  fork and exec alone, at start
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
-                )
-            self._process = process
-            self._enroll(process.pid)
-            await self._answers(process)
-            client = self._client
-            assert client is not None
-            for inner in self._inner.values():
-                client.nest(inner.inside, inner.id, inner.class_index, inner.ip, inner.cgroup)
-            for app_id, held in kept.items():  # from here on the waiting calls are answered
-                client.add(app_id, held.class_index, held.ip, held.descriptor)
-            if flight >= 0:
-                client.adopt(flight)
+            self._enroll(self._process.pid)
         except OSError as error:
             raise Unavailable(f"cannot start the holder: {error.strerror}") from error
-        finally:
-            if flight >= 0:
-                os.close(flight)
-        self._ready.set()
-        self._log(Event.HOLDER_STARTED, pid=self._pid, apps=len(kept))
+        self._take(*await holder_start.answers(self._process, self._run_dir, START_DEADLINE))
 
-    async def _answers(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the new holder answers.  Raises Unavailable."""
-        try:
-            async with asyncio.timeout(START_DEADLINE):
-                while True:
-                    if process.poll() is not None:
-                        raise Unavailable(
-                            f"the holder ended with status {process.returncode}: see {LOG_NAME}"
-                        )
-                    try:
-                        return self._take(*_open(self._run_dir))
-                    except Unavailable:
-                        await asyncio.sleep(0.02)
-        except TimeoutError:
-            process.kill()
-            raise Unavailable(f"the holder does not answer within {START_DEADLINE:g} s") from None
+    async def _equip(self) -> None:
+        """Give it what it lacks of what we have copies of, and have it finish its predecessors' calls.
+
+        Raises AppSwitchError.
+        """
+        async with self._turn:
+            for inner in tuple(self._inner.values()):
+                await self._ask(_nest(inner))
+            for app_id in tuple(self._apps.keys() - self._has):
+                if (
+                    held := self._apps.get(app_id)
+                ) is not None:  # from here on its waiting calls are answered
+                    await self._ask(add_request(app_id, held.class_index, held.ip), (held.descriptor,))
+            for name, descriptor in tuple(self._unfinished.items()):
+                await self._ask(adopt_request(), (descriptor,))
+                del self._unfinished[name]
+                os.close(descriptor)
+                self._supervisor.drop(FLIGHT + name)
+        self._ready.set()
 
     async def _keep(self) -> None:
         """Start the holder, and again whenever it ends."""
@@ -312,20 +330,28 @@ class Holder:
                 self._log(Event.HOLDER_LOST, pid=self._pid)
                 self._drop_client()
             try:
-                if self._outdated:
-                    self._outdated = False
-                    self._drop_client()
-                    await terminate(self._pid)
-                else:  # one that was stopped when we came may go on
-                    try:
-                        self._found(*await asyncio.to_thread(_open, self._run_dir))
-                        continue
-                    except Unavailable:
-                        pass
-                await self._launch()
+                await self._provide()
             except AppSwitchError as error:
                 self._log(Event.HOLDER_LOST, error=error)
                 await asyncio.sleep(1)
+
+    async def _provide(self) -> None:
+        """Until there is a holder that has all.  Raises AppSwitchError."""
+        if self._outdated:
+            self._outdated = False
+            self._drop_client()
+            await terminate(self._pid)
+        elif self._client is None:  # one that was stopped when we came may go on
+            try:
+                self._found(*await asyncio.to_thread(holder_start.connect, self._run_dir))
+            except Unavailable:
+                pass
+        if self._client is None:
+            await self._launch()
+            await self._equip()
+            self._log(Event.HOLDER_STARTED, pid=self._pid, apps=len(self._apps))
+        else:
+            await self._equip()
 
     async def _end(self) -> None:
         """Ask it to end (SIGTERM), and wait for that; also one that has just been started."""
@@ -339,11 +365,5 @@ class Holder:
             self._process.poll()
 
 
-def _open(run_dir: Path) -> tuple[HolderClient, Holding]:
-    """Connect to the holder that is there, and ask what it holds.  Raises AppSwitchError."""
-    client = HolderClient.connect(run_dir)
-    try:
-        return client, client.holding()
-    except AppSwitchError:
-        client.close()
-        raise
+def _nest(inner: InnerApp) -> wire.Request:
+    return nest_request(inner.inside, inner.id, inner.class_index, inner.ip, inner.cgroup)

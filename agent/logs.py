@@ -7,6 +7,7 @@ writes to the log gets a `Log`; nothing logs through a global.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -66,6 +67,7 @@ class Event(Enum):
     DNS_MALFORMED = ("dns.malformed", "warning", "Packets did not decode; one event in 10 s, with `count`.")
     DNS_SERVER_REFUSED = ("dns.server_refused", "warning", "A forwarding server is our own: it is not asked.")
     REQUEST_FAILED = ("rest.failed", "error", "A REST request ended in an error of ours.")
+    LOG_REOPENED = ("log.reopened", "info", "SIGHUP: the log file was opened anew.")
     NOTE = ("note", "info", "Something of a part that has no event of its own.")
 
     @property
@@ -143,6 +145,13 @@ class Log:
         if self._file is not None:
             with suppress(OSError):  # what the disk did not take is lost
                 self._file.close()
+
+    def reopen(self) -> None:
+        """The file may have been moved away: go on in one of its old name."""
+        if self._file is not None:
+            with suppress(OSError), open(self._file.name, "a") as new:
+                os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
+        self(Event.LOG_REOPENED)
 
     def __call__(self, event: Event, **fields: Any) -> None:
         """Write one event; field names are those of `Field` (a test checks every call)."""

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
+from appswitch.agent.journal import AppRecord
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.counters import Count, Edge, Failures
 from appswitch.interceptor.events import AdmissionRefused, Event
@@ -121,7 +122,7 @@ class HolderLike(Protocol):
     @property
     def problem(self) -> str: ...
 
-    def start(self, hung_up: Callable[[int], None]) -> None: ...
+    def start(self, hung_up: Callable[[int], None], known: Iterable[AppRecord]) -> None: ...
 
     async def add(self, app_id: int, class_index: int, ip: IPv4Address, descriptor: int) -> None: ...
 

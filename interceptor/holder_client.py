@@ -66,6 +66,11 @@ def remove_request(app_id: int) -> wire.Request:
     return wire.Request(wire.VERSION, remove=wire.Remove(app_id))
 
 
+def adopt_request() -> wire.Request:
+    """See `HolderClient.adopt`."""
+    return wire.Request(wire.VERSION, adopt=wire.Adopt())
+
+
 class HolderClient:
     """A connection to the holder.
 
@@ -112,7 +117,7 @@ class HolderClient:
 
         Returns how many there were.
         """
-        return self._ask(wire.Request(wire.VERSION, adopt=wire.Adopt()), [flight])[0].answered
+        return self._ask(adopt_request(), [flight])[0].answered
 
     def holding(self) -> Holding:
         """All apps that it holds, and copies of all descriptors."""

@@ -14,6 +14,7 @@ import os
 import resource
 import select
 import signal
+import stat
 import sys
 import threading
 import time
@@ -34,6 +35,8 @@ IDLE: Final = 1.0
 """Seconds without a call after which the watch sleeps until it is woken."""
 MAX_FILES: Final = 1_048_576
 """Descriptors wanted: a handful for each app."""
+MAX_LOG: Final = 4 << 20
+"""Bytes of the log file before it begins anew: apps can cause events."""
 _WAKE: Final = signal.SIGUSR1
 _END: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -44,6 +47,9 @@ def log(event: str, **fields: object) -> None:
     writable = select.poll()
     writable.register(2, select.POLLOUT)
     try:
+        found = os.fstat(2)
+        if stat.S_ISREG(found.st_mode) and found.st_size > MAX_LOG:
+            os.ftruncate(2, 0)
         if writable.poll(0):
             os.write(2, line[:4096])
     except OSError:

@@ -12,8 +12,10 @@ from typing import Any
 from kernel_model import KernelModel
 
 from appswitch.agent.ground import Ground
+from appswitch.agent.journal import AppRecord
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.seams import InnerApp
+from appswitch.agent.supervisor import Supervisor
 from appswitch.errors import AppSwitchError, Exhausted
 from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.counters import Count, Edge, Failures
@@ -288,7 +290,7 @@ class FakeHolder:
         self.ended = False
         self.inner: dict[int, InnerApp] = {}
 
-    def start(self, hung_up: Callable[[int], None]) -> None: ...
+    def start(self, hung_up: Callable[[int], None], known: Iterable[AppRecord]) -> None: ...
 
     def alive(self, app_id: int) -> bool:
         return app_id in self.living
@@ -355,7 +357,9 @@ class FakeMachine:
             self.kernel = FakeKernel(pins)
         return self.kernel.reopened()
 
-    def _make_holder(self, run_dir: Path, pin: Path, enroll: Callable[[int], None], log: Log) -> FakeHolder:
+    def _make_holder(
+        self, run_dir: Path, pin: Path, enroll: Callable[[int], None], log: Log, supervisor: Supervisor
+    ) -> FakeHolder:
         return self.holder
 
 

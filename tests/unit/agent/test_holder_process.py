@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 from fakes import FakeLog
 
 from appswitch.agent.holder_process import Holder
+from appswitch.agent.journal import AppRecord
 from appswitch.agent.logs import Event
 from appswitch.agent.seams import InnerApp
+from appswitch.agent.supervisor import Supervisor
 from appswitch.errors import InvalidInput, Unavailable
+from appswitch.model import App, Class
 
 TESTS = Path(__file__).resolve().parents[2]
 IP = IPv4Address("1.1.1.1")
@@ -29,9 +33,19 @@ class Bench:
         self.log = FakeLog()
         self.enrolled: list[int] = []
         self.ended: list[int] = []
+        self.known: list[AppRecord] = []
+        self.supervisor = Supervisor()
 
     def holder(self, deadline: float = 20) -> Holder:
-        return Holder(self.run_dir, Path("/pin"), self.enrolled.append, self.log, "fake_holder", deadline)
+        return Holder(
+            self.run_dir,
+            Path("/pin"),
+            self.enrolled.append,
+            self.log,
+            self.supervisor,
+            "fake_holder",
+            deadline,
+        )
 
     def asked(self) -> list[str]:
         """What the fake was asked, but for lists."""
@@ -68,7 +82,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def test_a_dead_holder_is_replaced_and_knows_all(bench: Bench) -> None:
     async def work() -> None:
         holder = bench.holder()
-        holder.start(bench.ended.append)
+        holder.start(bench.ended.append, bench.known)
         assert holder.problem
         read, write = os.pipe()
         await holder.add(7, 3, IP, read)  # waits until it runs
@@ -90,12 +104,12 @@ def test_a_dead_holder_is_replaced_and_knows_all(bench: Bench) -> None:
 def test_the_next_daemon_finds_it(bench: Bench) -> None:
     async def work() -> None:
         first = bench.holder()
-        first.start(bench.ended.append)
+        first.start(bench.ended.append, bench.known)
         read, write = os.pipe()
         await first.add(7, 3, IP, read)
         await first.close(end=False)
         second = bench.holder()
-        second.start(bench.ended.append)
+        second.start(bench.ended.append, bench.known)
         assert second.alive(7) and not second.problem
         assert bench.log.count(Event.HOLDER_FOUND) == 1 and len(set(bench.enrolled)) == 1
         second.remove(7)
@@ -110,7 +124,7 @@ def test_the_next_daemon_finds_it(bench: Bench) -> None:
 def test_what_is_no_notify_descriptor_is_refused(bench: Bench) -> None:
     async def work() -> None:
         holder = bench.holder()
-        holder.start(bench.ended.append)
+        holder.start(bench.ended.append, bench.known)
         file = os.open(__file__, os.O_RDONLY)
         with pytest.raises(InvalidInput, match="not a notify descriptor"):
             await holder.add(7, 3, IP, file)
@@ -126,7 +140,7 @@ def test_clean_ends_an_old_one(bench: Bench) -> None:
     async def work() -> None:
         await Holder.end_old(bench.run_dir)  # there is none
         old = bench.holder()
-        old.start(bench.ended.append)
+        old.start(bench.ended.append, bench.known)
         await bench.until(lambda: bench.log.count(Event.HOLDER_STARTED))
         await old.close(end=False)
         await Holder.end_old(bench.run_dir)
@@ -141,12 +155,12 @@ def test_one_of_an_earlier_release_is_replaced(bench: Bench) -> None:
     async def work() -> None:
         (bench.run_dir / "old").touch()
         first = bench.holder()
-        first.start(bench.ended.append)
+        first.start(bench.ended.append, bench.known)
         read, write = os.pipe()
         await first.add(7, 3, IP, read)
         await first.close(end=False)
         second = bench.holder()
-        second.start(bench.ended.append)
+        second.start(bench.ended.append, bench.known)
         assert second.alive(7)
         await bench.until(lambda: not second.problem)
         assert not bench.lives(0) and bench.lives(2) and bench.enrolled[0] == bench.enrolled[1]
@@ -164,7 +178,7 @@ def test_apps_inside_others_are_told_of(bench: Bench) -> None:
 
     async def work() -> None:
         holder = bench.holder()
-        holder.start(bench.ended.append)
+        holder.start(bench.ended.append, bench.known)
         read, write = os.pipe()
         await holder.add(7, 3, IP, read)
         await holder.nest(inner)
@@ -176,11 +190,47 @@ def test_apps_inside_others_are_told_of(bench: Bench) -> None:
         assert nested == again and '"cgroup":"/ax-8"' in nested and not holder.alive(8)
         await holder.close(end=False)
         second = bench.holder()
-        second.start(bench.ended.append)
+        second.start(bench.ended.append, bench.known)
         second.remember(inner)
         os.kill(bench.enrolled[1], signal.SIGKILL)
         await bench.until(lambda: nested in bench.asked()[6:])
         await second.close(end=True)
+        os.close(write)
+
+    asyncio.run(work())
+
+
+def test_what_systemd_kept(bench: Bench) -> None:
+    """Neither daemon nor holder lives: apps of the journal come back, calls are finished, the rest goes."""
+
+    async def work() -> None:
+        read, write = os.pipe()
+        gone, dead = os.dup(read), os.memfd_create("dead")
+        app = App(7, "u", Class(), IP)
+        bench.known.append(AppRecord(app, 3))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(str(bench.run_dir / "notify"))
+            systemd.settimeout(5)
+            kept = {"app-00000007": read, "app-00000008": gone, "flight-99": dead}
+            bench.supervisor = Supervisor(str(bench.run_dir / "notify"), kept)
+            holder = bench.holder()
+            holder.start(bench.ended.append, bench.known)
+            assert holder.alive(7) and not holder.alive(8)
+            await bench.until(lambda: bench.log.count(Event.HOLDER_STARTED))
+            added, adopted = bench.asked()
+            assert '"id":7' in added and '"class":3' in added and '"adopt"' in adopted
+            holder.remove(7)
+            await holder.close(end=True)
+            bench.supervisor.close()
+            said = [systemd.recv(4096).decode().split() for _ in range(5)]
+        flight = said[1][1]
+        assert said == [
+            ["FDSTOREREMOVE=1", "FDNAME=app-00000008"],
+            ["FDSTORE=1", flight],
+            ["FDSTOREREMOVE=1", "FDNAME=flight-99"],
+            ["FDSTOREREMOVE=1", "FDNAME=app-00000007"],
+            ["FDSTOREREMOVE=1", flight],
+        ]
         os.close(write)
 
     asyncio.run(work())
@@ -191,7 +241,7 @@ def test_a_stopped_holder_is_waited_for(bench: Bench) -> None:
 
     async def work() -> None:
         holder = bench.holder(deadline=3)
-        holder.start(bench.ended.append)
+        holder.start(bench.ended.append, bench.known)
         read, write = os.pipe()
         await holder.add(7, 3, IP, read)
         os.kill(bench.enrolled[0], signal.SIGSTOP)
