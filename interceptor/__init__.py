@@ -7,7 +7,7 @@ Reading order:
 3. `tables.py`    compiles decisions into table entries and differences
 4. `abi.py`       the layouts shared with the C programs in `bpf/`
 5. `libbpf.py`    the few functions of libbpf that we call
-6. `kernel.py`    loads, pins, attaches, writes
+6. `kernel.py`    loads, pins, attaches, writes; `waiting.py` what connect-wait attaches to the node
 7. `events.py`    decodes what the programs tell
 8. `reset.py`     a RST for strangers of this node
 9. `cgroup.py`    an app's control group; `network.py` its network namespace
