@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from ipaddress import ip_address
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -27,6 +28,7 @@ from appswitch.model import Snapshot, VService
 BODY_TIMEOUT: Final = 10.0
 """Seconds a client has to send its request's body."""
 
+T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Failed = Callable[[str, BaseException], None]
 
@@ -73,9 +75,14 @@ class State(Protocol):
         """Withdraw it.  Raises NotFound, Conflict (it is not the user's)."""
 
 
-def application(state: State, version: str, *, writable: bool, failed: Failed) -> web.Application:
-    """The application for one listener; `failed(request, error)` hears of errors of ours."""
-    handlers = _Handlers(state, version, writable)
+def application(
+    state: State, version: str, *, writable: bool, failed: Failed, executor: Executor | None = None
+) -> web.Application:
+    """The application for one listener; `failed(request, error)` hears of errors of ours.
+
+    `executor` makes the long answers; None: asyncio's own.
+    """
+    handlers = _Handlers(state, version, writable, executor)
     middlewares = [_errors(failed)] if writable else [_errors(failed), _read_only]
     app = web.Application(middlewares=middlewares, client_max_size=requests.MAX_BODY)
     for endpoint in openapi.ENDPOINTS:
@@ -90,7 +97,8 @@ def application(state: State, version: str, *, writable: bool, failed: Failed) -
 class _Handlers:
     """One method an endpoint; `table` is by operation name."""
 
-    def __init__(self, state: State, version: str, writable: bool) -> None:
+    def __init__(self, state: State, version: str, writable: bool, executor: Executor | None) -> None:
+        self._executor = executor
         self._state = state
         self._writable = writable
         self._document = msgspec.json.encode(openapi.document(version))
@@ -116,10 +124,13 @@ class _Handlers:
             _no_query(request)
             snapshot = self._state.snapshot()
             # 10,000 vservices take 0.7 s: in a thread, so that the daemon's other work goes on.
-            body = await asyncio.to_thread(lambda: msgspec.json.encode(make(snapshot)))
+            body = await self._apart(lambda: msgspec.json.encode(make(snapshot)))
             return web.Response(body=body, content_type="application/json")
 
         return handler
+
+    async def _apart(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     @staticmethod
     def _list(make: Callable[[], Sequence[Any]]) -> Handler:
@@ -163,7 +174,7 @@ class _Handlers:
             raise InvalidInput("a query parameter is given twice")
         query = requests.decode_explain(request.query)
         snapshot, failed = self._state.snapshot(), self._state.failed
-        return _json(await asyncio.to_thread(lambda: api_explain.explanation(snapshot, query, failed())))
+        return _json(await self._apart(lambda: api_explain.explanation(snapshot, query, failed())))
 
     async def _bpf(self, request: web.Request) -> web.Response:
         seconds = requests.decode_seconds(request.query)

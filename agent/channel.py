@@ -1,6 +1,10 @@
 """Packets over Unix SOCK_SEQPACKET sockets under asyncio, with descriptors and credentials.
 
 asyncio's own socket calls carry no SCM_RIGHTS; here a reader or writer callback does the system call.
+
+Descriptors from others than root are a trap: the last close() of a socket with SO_LINGER, or any of a file on
+FUSE, takes as long as its maker likes, also when the kernel drops those that nobody wanted.  What may
+close one happens in a thread that nobody waits for.
 """
 
 from __future__ import annotations
@@ -10,10 +14,14 @@ import errno
 import os
 import socket
 import struct
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from appswitch.errors import InvalidInput
+from appswitch.interceptor.inject_control import NOTIFY_LINK
 
 SO_PEERPIDFD: Final = 77
 """Linux 6.5; Python has no name for it yet."""
@@ -50,11 +58,11 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._peer = _peer_of(sock)
 
     def peer(self) -> Peer:
-        """The other side's credentials (SO_PEERCRED, unix(7))."""
-        size = struct.calcsize("3i")
-        return Peer(*struct.unpack("3i", self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
+        """The other side's credentials."""
+        return self._peer
 
     def pidfd(self, pid: int) -> int:
         """A pidfd of the other side: of the very process where the kernel has SO_PEERPIDFD, else by its id.
@@ -71,22 +79,16 @@ class Channel:
             raise
 
     async def receive(self, limit: int, within: float) -> Packet:
-        """The next packet of at most `limit` bytes.
+        """The next packet of at most `limit` bytes; descriptors from others than root are notify ones.
 
         Raises TimeoutError after `within` seconds, InvalidInput for a longer packet or lost descriptors;
         a broken connection is an empty packet.
         """
         async with asyncio.timeout(within):
             await self._readable()
-        try:
-            data, received, flags, _ = socket.recv_fds(self._sock, limit, 8, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionError:
-            return Packet(b"", ())
-        packet = Packet(data, tuple(received))
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            packet.close()
-            raise InvalidInput(f"message of more than {limit} bytes or with too many descriptors")
-        return packet
+        if not self._peer.uid:
+            return _take(self._sock, limit)
+        return await _apart(partial(_take_checked, self._sock, limit))
 
     def send(self, text: str) -> bool:
         """Send one packet at once; False: the other side is gone or does not read (its queue is empty
@@ -97,9 +99,19 @@ class Channel:
             return False
         return True
 
-    def close(self) -> None:
-        """Close our end."""
-        self._sock.close()
+    def close(self, closed: Callable[[], None] = lambda: None) -> None:
+        """Close our end, and what is still in its queue; `closed` is called once that is done."""
+        if not self._peer.uid:
+            self._sock.close()
+            closed()
+            return
+        loop = asyncio.get_running_loop()
+
+        def body() -> None:
+            self._sock.close()
+            _tell(loop, closed)
+
+        _start(body)
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -114,3 +126,64 @@ class Channel:
             await ready
         finally:
             loop.remove_reader(self._sock)
+
+
+def _peer_of(sock: socket.socket) -> Peer:
+    """SO_PEERCRED, unix(7)."""
+    size = struct.calcsize("3i")
+    return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
+
+
+def _take(sock: socket.socket, limit: int) -> Packet:
+    """A packet that waits.  Raises InvalidInput."""
+    try:
+        data, received, flags, _ = socket.recv_fds(sock, limit, 8, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:
+        return Packet(b"", ())
+    packet = Packet(data, tuple(received))
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        packet.close()
+        raise InvalidInput(f"message of more than {limit} bytes or with too many descriptors")
+    return packet
+
+
+def _take_checked(sock: socket.socket, limit: int) -> Packet:
+    """The same, where descriptors are only wanted if they close at once.  Raises InvalidInput."""
+    packet = _take(sock, limit)
+    if any(os.readlink(f"/proc/self/fd/{descriptor}") != NOTIFY_LINK for descriptor in packet.descriptors):
+        packet.close()
+        raise InvalidInput("a descriptor that is no seccomp notify descriptor")
+    return packet
+
+
+async def _apart(work: Callable[[], Packet]) -> Packet:
+    """What `work` returns or raises, from a thread of its own: the loop's few must not be used up."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Packet] = loop.create_future()
+
+    def finish(set_result: Callable[..., None], value: object) -> None:
+        if not result.done():
+            set_result(value)
+
+    def body() -> None:
+        try:
+            packet = work()
+        except Exception as error:  # noqa: BLE001  handed on to who waits
+            _tell(loop, partial(finish, result.set_exception, error))
+        else:
+            _tell(loop, partial(finish, result.set_result, packet))
+
+    _start(body)
+    return await result
+
+
+def _start(body: Callable[[], object]) -> None:
+    """In a thread that does not keep the daemon from ending."""
+    threading.Thread(target=body, name="stranger", daemon=True).start()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(what)
+    except RuntimeError:  # the loop has ended meanwhile
+        return

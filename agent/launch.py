@@ -37,6 +37,8 @@ MAX_LAUNCHERS: Final = 512
 """Dialogues at once; further launchers wait in the listen queue."""
 MAX_OF_USER: Final = 64
 """Of these, those of one user but root: nobody keeps the others out by connections that say nothing."""
+COMPLAINTS: Final = 10
+"""Refusals logged each second of one user, so that none fills the disk; more are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class LaunchServer:
         self._deadline = deadline
         self._room = asyncio.Semaphore(MAX_LAUNCHERS)
         self._by_user: Counter[int] = Counter()
+        self._second = 0
+        self._complaints: Counter[int] = Counter()
+        """By uid, in this second."""
         self._dialogues: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
 
@@ -135,22 +140,38 @@ class LaunchServer:
                 raise Exhausted(f"user {peer.uid} has {MAX_OF_USER} launches under way: try again")
             await self._dialogue(channel, peer)
         except TimeoutError:
-            self._log(Event.HELLO_TIMEOUT, pid=peer.pid, uid=peer.uid)
+            self._complain(Event.HELLO_TIMEOUT, peer)
             refuse(channel, Unavailable(f"no message within {self._deadline:g} s"))
         except InvalidInput as error:
-            self._log(Event.HELLO_MALFORMED, pid=peer.pid, uid=peer.uid, error=error)
+            self._complain(Event.HELLO_MALFORMED, peer, error=error)
             refuse(channel, error)
         except AppSwitchError as error:
-            self._log(Event.APP_REFUSED, pid=peer.pid, uid=peer.uid, error=error)
+            self._complain(Event.APP_REFUSED, peer, error=error)
             refuse(channel, error)
         except Exception as error:  # noqa: BLE001  the task's outer edge: one launch fails, the daemon goes on
             self._log(Event.TASK_FAILED, task="launcher", pid=peer.pid, error=repr(error))
             refuse(channel, AppSwitchError("internal error; see the daemon's log"))
         finally:
-            channel.close()
-            self._by_user[peer.uid] -= 1
-            if not self._by_user[peer.uid]:
-                del self._by_user[peer.uid]
+            channel.close(lambda: self._closed(peer.uid))
+
+    def _closed(self, uid: int) -> None:
+        """A dialogue is over, also what its connection still held: whose closing takes long is counted."""
+        self._by_user[uid] -= 1
+        if not self._by_user[uid]:
+            del self._by_user[uid]
+
+    def _complain(self, event: Event, peer: Peer, **fields: object) -> None:
+        """Log it, unless this user has been complained of enough in this second: then it is counted."""
+        second = int(asyncio.get_running_loop().time())
+        if second != self._second:
+            for uid, count in self._complaints.items():
+                if count > COMPLAINTS:
+                    self._log(Event.REFUSALS_COUNTED, uid=uid, count=count - COMPLAINTS)
+            self._second = second
+            self._complaints.clear()
+        self._complaints[peer.uid] += 1
+        if self._complaints[peer.uid] <= COMPLAINTS:
+            self._log(event, pid=peer.pid, uid=peer.uid, **fields)
 
     async def _dialogue(self, channel: Channel, peer: Peer) -> None:
         first = await channel.receive(hello.MAX_HELLO, self._deadline)

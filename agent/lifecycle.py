@@ -246,11 +246,19 @@ class Apps:
         return replace(request, nameservers=asked, app_class=app_class)
 
     def _place(self, request: Request, caller: Caller) -> Request:
-        """The request, with what it means where the caller is.  Raises Unavailable, Unsupported."""
+        """The request, with what it means where the caller is.  Raises Unavailable, Unsupported, Denied."""
+        peer = caller.peer
         try:
-            ours = self._.networks.is_ours(caller.peer.pid)
+            ours = self._.networks.is_ours(peer.pid)
+            inject = request.new_netns or not ours
+            commands = inject and self._.networks.commands_ours(peer.pid, peer.uid)
         except OSError as error:
-            raise Unavailable(f"process {caller.peer.pid} ended during its launch") from error
+            raise Unavailable(f"process {peer.pid} ended during its launch") from error
+        if commands:
+            raise Denied(
+                "CAP_NET_ADMIN without being root of the node: the node's sockets, which the app would get, "
+                "would obey it; start the container without NET_ADMIN, or the app with --new-netns=false"
+            )
         if ours:
             return replace(request, lonely=False)  # of the node's own lo there is nothing to mend
         if not request.new_netns and not request.lonely:

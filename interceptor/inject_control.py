@@ -17,6 +17,8 @@ from appswitch.interceptor.inject_flight import Flight
 from appswitch.interceptor.inject_loop import Loop
 from appswitch.interceptor.inject_stock import HeldApp, Owner
 
+NOTIFY_LINK: Final = "anon_inode:seccomp notify"
+"""What the link in /proc says of a notify descriptor: a path cannot begin so."""
 _CREDENTIALS: Final = struct.Struct("=iII")
 """struct ucred: pid, uid, gid"""
 _CODES: Final = {error: code for code, error in wire.ERRORS.items()}
@@ -128,7 +130,7 @@ class Session:
             raise InvalidInput(f"{len(descriptors)} descriptors came along, expected {expected}")
         reply = _reply()
         if (record := request.add) is not None:
-            if "seccomp notify" not in os.readlink(f"/proc/self/fd/{descriptors[0]}"):
+            if os.readlink(f"/proc/self/fd/{descriptors[0]}") != NOTIFY_LINK:
                 raise InvalidInput("the descriptor is not a seccomp notify descriptor")
             self._loop.add(HeldApp(record.id, record.class_index, record.address, descriptors[0]))
             descriptors.clear()

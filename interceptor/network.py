@@ -1,4 +1,5 @@
-"""Network namespaces that apps' launchers come from: is it the node's, and the app's address on its lo.
+"""Network namespaces that apps' launchers come from: is it the node's, may the caller command the node's,
+and the app's address on its lo.
 
 A container without a network has but 127.x on its lo, and glibc's getaddrinfo with AI_ADDRCONFIG then
 finds no IPv4 address of anything.  Its launcher has no right to add one; the daemon has.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -25,6 +27,9 @@ _CREATE: Final = 0x600
 """NLM_F_CREATE | NLM_F_EXCL"""
 _IFF_UP: Final = 1
 _IFA_LOCAL: Final = 2
+_CAP_NET_ADMIN: Final = 1 << 12
+_CAP_SYS_ADMIN: Final = 1 << 21
+_SIOCGIFFLAGS: Final = 0x8913
 _LO: Final = 1
 """Index of lo, in every namespace the first."""
 _HEADER: Final = struct.Struct("=IHHII")
@@ -41,14 +46,33 @@ def is_ours(pid: int) -> bool:
     return (other.st_dev, other.st_ino) == (own.st_dev, own.st_ino)
 
 
+def commands_ours(pid: int, uid: int) -> bool:
+    """Whether the process has CAP_NET_ADMIN over our network, or can get it, and yet is not root of the node:
+    in a container with NET_ADMIN, say, or by AmbientCapabilities.  Raises OSError: it is gone.
+
+    A socket of ours in its hands would obey it.  uid 0 can get what its bounding set has; others, who
+    cannot gain privileges, have what they have (capabilities(7)).
+    """
+    theirs, ours = os.stat(f"/proc/{pid}/ns/user"), os.stat("/proc/self/ns/user")
+    if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
+        return False  # its capabilities count in there alone
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
+        sets = dict(line.split(":", 1) for line in lines if line.startswith("Cap"))
+    held = int(sets["CapPrm"], 16) | (int(sets["CapBnd"], 16) if not uid else 0)
+    return bool(held & _CAP_NET_ADMIN) and not held & _CAP_SYS_ADMIN
+
+
 def show_address(pidfd: int, ip: IPv4Address) -> int:
     """Sets lo up where the process is, with IP/32; a descriptor of that namespace, the caller's to close.
 
-    Raises OSError.
+    Raises OSError; EPERM: a network is there, though the caller denied it, and programs in it may mean that
+    address.
     """
-    namespace, netlink = _inside(pidfd)
+    namespace, netlink, names = _inside(pidfd)
     with netlink:
         try:
+            if any(_is_up(netlink, name) for name in names):
+                raise PermissionError(errno.EPERM, "the namespace has a network of its own")
             _request(netlink, _RTM_NEWLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, _LO, _IFF_UP, _IFF_UP))
             _request(netlink, _RTM_NEWADDR, _CREATE, _address(ip))
         except OSError as error:
@@ -60,18 +84,20 @@ def show_address(pidfd: int, ip: IPv4Address) -> int:
 
 def hide_address(namespace: int, ip: IPv4Address) -> None:
     """Takes it away again.  Raises OSError."""
-    again, netlink = _inside(namespace)
+    again, netlink, _ = _inside(namespace)
     os.close(again)
     with netlink:
         _request(netlink, _RTM_DELADDR, 0, _address(ip))
 
 
-def _inside(where: int) -> tuple[int, socket.socket]:
-    """A descriptor of the namespace that `where` (also a pidfd) stands for, and a netlink socket in it.
+Place = tuple[int, socket.socket, list[str]]
 
-    Raises OSError.
+
+def _inside(where: int) -> Place:
+    """A descriptor of the namespace that `where` (also a pidfd) stands for, a netlink socket in it, and the
+    names of its interfaces but lo.  Raises OSError.
     """
-    found: list[tuple[int, socket.socket]] = []
+    found: list[Place] = []
     failed: list[OSError] = []
     # A thread that ends in there: none of ours can then be left in the wrong namespace.
     thread = Thread(target=partial(_visit, where, found, failed), name="netns")
@@ -82,17 +108,28 @@ def _inside(where: int) -> tuple[int, socket.socket]:
     return found[0]
 
 
-def _visit(where: int, found: list[tuple[int, socket.socket]], failed: list[OSError]) -> None:
+def _visit(where: int, found: list[Place], failed: list[OSError]) -> None:
     namespace = -1
     try:
         if _libc.setns(where, CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        found.append((namespace, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)))
+        names = [name for index, name in socket.if_nameindex() if index != _LO]
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        found.append((namespace, netlink, names))
     except OSError as error:
         if namespace >= 0:
             os.close(namespace)
         failed.append(error)
+
+
+def _is_up(sock: socket.socket, name: str) -> bool:
+    """Of an interface in the socket's namespace (netdevice(7)); False if it has gone."""
+    try:
+        answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()))
+    except OSError:
+        return False
+    return bool(struct.unpack_from("=H", answer, 16)[0] & _IFF_UP)
 
 
 def _address(ip: IPv4Address) -> bytes:

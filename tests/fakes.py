@@ -263,11 +263,15 @@ class FakeNetworks:
 
     def __init__(self) -> None:
         self.ours = True
+        self.commanding = False
         self.shown: list[tuple[int, IPv4Address]] = []
         """What has an address: (a descriptor, the address)."""
 
     def is_ours(self, pid: int) -> bool:
         return self.ours
+
+    def commands_ours(self, pid: int, uid: int) -> bool:
+        return self.commanding
 
     def show_address(self, pidfd: int, ip: IPv4Address) -> int:
         namespace = os.dup(pidfd)

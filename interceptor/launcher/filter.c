@@ -1,10 +1,12 @@
 /* The only system call that is trapped: socket() for TCP or UDP, in an empty namespace, where
- * the holder injects a socket of the node's.  Every other kind is the namespace's own. */
+ * the holder injects a socket of the node's.  Every other kind is the namespace's own.  And what ioctl()
+ * would do to the node's network through such a socket is refused. */
 #include "ax.h"
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -16,11 +18,13 @@
 #define NATIVE AUDIT_ARCH_X86_64
 #define COMPAT_SOCKETCALL 102 /* i386 has both: a 32-bit program cannot be served, and is told so */
 #define COMPAT_SOCKET 359
+#define COMPAT_IOCTL 54
 #define X32_BIT 0x40000000
 #elif defined(__aarch64__)
 #define NATIVE AUDIT_ARCH_AARCH64
 #define COMPAT_SOCKETCALL 102
 #define COMPAT_SOCKET 281
+#define COMPAT_IOCTL 54
 #define X32_BIT 0xffffffff /* no such thing: no call has this number */
 #endif
 #define MPTCP 262 /* Go listens with it by default, and falls back when it is not supported */
@@ -61,10 +65,53 @@ static struct sock_filter program[] = {
 	ERROR(ENOSYS),
 };
 
+/* Requests of sockets from the first that sets up a network to the wireless extensions are refused, to root
+ * too, who means the namespace that it is in; but for the questions that usual programs ask. */
+#define FIRST SIOCADDRT
+#define PAST (0x8c00 - FIRST)
+#define BIT(request) (1u << ((request) - FIRST) % 32)
+#define QUESTIONS                                                                                           \
+	(BIT(SIOCGIFNAME) | BIT(SIOCGIFCONF) | BIT(SIOCGIFFLAGS) | BIT(SIOCGIFADDR) | BIT(SIOCGIFDSTADDR) | \
+	 BIT(SIOCGIFBRDADDR) | BIT(SIOCGIFNETMASK) | BIT(SIOCGIFMETRIC) | BIT(SIOCGIFMEM) |                 \
+	 BIT(SIOCGIFMTU) | BIT(SIOCGIFENCAP) | BIT(SIOCGIFHWADDR))
+#define MORE_QUESTIONS (BIT(SIOCGIFINDEX) | BIT(SIOCGIFPFLAGS) | BIT(SIOCGIFCOUNT) | BIT(SIOCGIFTXQLEN))
+_Static_assert(SIOCGIFHWADDR - FIRST < 32 && SIOCGIFINDEX - FIRST >= 32 && SIOCGIFTXQLEN - FIRST < 64, "two words");
+#define SUBTRACT(value) BPF_STMT(BPF_ALU | BPF_SUB | BPF_K, value)
+#define IF_GE(value, yes, no) BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, value, yes, no)
+#define IS_IN(set) /* the lowest bit says it */                                                             \
+	BPF_STMT(BPF_MISC | BPF_TAX, 0), BPF_STMT(BPF_LD | BPF_IMM, set), BPF_STMT(BPF_ALU | BPF_RSH | BPF_X, 0)
+#define IF_SO(yes, no) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 1, yes, no)
+
+static struct sock_filter requests[] = {
+	LOAD(arch),
+	IF(NATIVE, 2, 0),
+	LOAD(nr),
+	IF(COMPAT_IOCTL, 2, 19), /* x32 has no sockets and no ioctl here: `program` refuses it */
+	LOAD(nr),
+	IF(SYS_ioctl, 0, 17),
+	LOAD(args[1]),
+	SUBTRACT(FIRST),
+	IF_GE(PAST, 14, 0),
+	IF(SIOCOUTQNSD - FIRST, 13, 0),
+	IF(SIOCGIFMAP - FIRST, 12, 0),
+	IF_GE(64, 10, 0),
+	IF_GE(32, 4, 0),
+	IS_IN(QUESTIONS), /* three instructions */
+	IF_SO(6, 5),
+	SUBTRACT(32),
+	IS_IN(MORE_QUESTIONS),
+	IF_SO(1, 0),
+	ERROR(EPERM),
+	RETURN(SECCOMP_RET_ALLOW),
+};
+
+#define INSTALL(flags, filter)                                                                              \
+	syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags,                                                \
+		&(struct sock_fprog){ sizeof(filter) / sizeof(*(filter)), filter })
+
 static int install(unsigned long flags)
 {
-	struct sock_fprog filter = { sizeof(program) / sizeof(*program), program };
-	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER | flags, &filter);
+	return INSTALL(SECCOMP_FILTER_FLAG_NEW_LISTENER | flags, program);
 }
 
 /* The notify descriptor, which closes at exec; or -1 inside an app that has the filter already
@@ -79,7 +126,7 @@ int install_filter(void)
 	}
 	if (notify < 0 && errno == EINVAL)
 		notify = install(0); /* Linux 5.18: a signal may then interrupt a socket() call */
-	if (notify < 0 && errno != EBUSY)
+	if ((notify < 0 && errno != EBUSY) || INSTALL(0, requests))
 		fail(EX_OSERR, "cannot trap socket(): %s (try --new-netns=false)", strerror(errno));
 	return notify;
 }
