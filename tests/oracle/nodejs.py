@@ -8,8 +8,8 @@ import shutil
 from oracle import source
 
 PACKAGE = "nodejs"
-AREAS = ("cluster", "dgram", "dns", "http", "https", "listen", "net", "pipe", "socket", "tcp")
-"""Tests are named test-AREA-….js."""
+AREAS = ("cluster", "dgram", "dns", "listen", "net", "pipe", "socket", "tcp")
+"""Tests are named test-AREA-….js.  Those of protocols above (http, tls) are many and ask nothing else of a socket."""
 _FLAGS = re.compile(r"^// Flags: (.*)$", re.MULTILINE)
 
 
