@@ -19,7 +19,7 @@ check() { # NAME COMMAND…: until it succeeds, at most a minute (emulation is s
 daemon() {
     "$ax" daemon --node-name host0 >>daemon.log 2>&1 &
     daemon=$!
-    check "$1" test -S run/api.sock -a -e run/dns_port
+    check "$1" "$ax" run --new-netns=false true
 }
 page() { "$ax" run "$@" >page 2>&1 && grep -q "^$want$" page || { cat page; false; }; }
 refused() { ! "$ax" run "$@" >page 2>&1 && grep -q "Permission denied" page || { cat page; false; }; }
@@ -60,7 +60,7 @@ for network in "" --new-netns=false; do
     }
 done
 [ "$short" ] && { echo "$failures failed"; exit $failures; }
-kill -9 $daemon && rm -f run/dns_port run/api.sock && touch dead
+kill -9 $daemon && touch dead
 for number in 1 2; do
     check "kill -9: a new server, a new connection ($number)" grep -q "^late$number$" got$number
 done

@@ -9,7 +9,7 @@ from oracle import source
 
 PACKAGE = "nodejs"
 AREAS = ("cluster", "dgram", "dns", "listen", "net", "pipe", "socket", "tcp")
-"""Tests are named test-AREA-….js.  Those of protocols above (http, tls) are many and ask nothing else of a socket."""
+"""Tests are named test-AREA-….js.  The many of http and tls ask nothing more of a socket."""
 _FLAGS = re.compile(r"^// Flags: (.*)$", re.MULTILINE)
 
 
