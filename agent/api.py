@@ -19,11 +19,12 @@ from aiohttp import web
 from appswitch.agent import api_explain, openapi, requests
 from appswitch.agent import resources as view
 from appswitch.agent.api_errors import hint_for, status_of, word_of
+from appswitch.agent.channel import peer_of
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
 from appswitch.errors import AppSwitchError, Denied, InvalidInput, NotFound
 from appswitch.interceptor.decision import Ages
-from appswitch.model import Snapshot, VService
+from appswitch.model import App, Snapshot, VService
 
 BODY_TIMEOUT: Final = 10.0
 """Seconds a client has to send its request's body."""
@@ -74,6 +75,12 @@ class State(Protocol):
     async def delete_vservice(self, name: str) -> None:
         """Withdraw it.  Raises NotFound, Conflict (it is not the user's)."""
 
+    async def attach_app(self, wanted: requests.Attachment) -> App:
+        """See `attach.Attachments`."""
+
+    async def detach_app(self, which: str) -> None:
+        """See `attach.Attachments`."""
+
 
 def application(
     state: State, version: str, *, writable: bool, failed: Failed, executor: Executor | None = None
@@ -104,6 +111,8 @@ class _Handlers:
         self._document = msgspec.json.encode(openapi.document(version))
         self.table: dict[str, Handler] = {
             "listApps": self._view(lambda snapshot: view.app_views(snapshot, state.cluster, state.driver)),
+            "attachApp": self._attach,
+            "detachApp": self._detach,
             "listServers": self._view(lambda snapshot: view.server_views(snapshot, state.cluster)),
             "listSockets": self._view(state.sockets),
             "listBackends": self._view(state.backends),
@@ -140,16 +149,19 @@ class _Handlers:
 
         return handler
 
-    async def _create(self, request: web.Request) -> web.Response:
+    async def _attach(self, request: web.Request) -> web.Response:
+        _root_only(request)
+        app = await self._state.attach_app(requests.decode_app(await _body(request)))
+        return _json(view.app_view(app, self._state.snapshot(), self._state.cluster, self._state.driver), 201)
+
+    async def _detach(self, request: web.Request) -> web.Response:
         _no_query(request)
-        if request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                body = await request.read()
-        except TimeoutError as error:
-            raise web.HTTPRequestTimeout from error
-        wanted = requests.decode_vservice(body)
+        _root_only(request)
+        await self._state.detach_app(request.match_info["name"])
+        return web.Response(status=204)
+
+    async def _create(self, request: web.Request) -> web.Response:
+        wanted = requests.decode_vservice(await _body(request))
         snapshot = self._state.snapshot()
         if wanted.source_ip not in (None, snapshot.node_ip) and wanted.source_ip not in snapshot.local_ips:
             raise InvalidInput(f"source-ip {wanted.source_ip} is not an address of this node")
@@ -189,6 +201,25 @@ class _Handlers:
     async def _openapi(self, request: web.Request) -> web.Response:
         _no_query(request)
         return web.Response(body=self._document, content_type="application/json")
+
+
+async def _body(request: web.Request) -> bytes:
+    """Of a change: JSON, and in time."""
+    _no_query(request)
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+
+
+def _root_only(request: web.Request) -> None:
+    """Whoever attaches takes over others' programs: the group that may create vservices may not."""
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if sock is None or peer_of(sock).uid != 0:
+        raise Denied("only root may attach and detach")
 
 
 def _no_query(request: web.Request) -> None:

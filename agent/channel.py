@@ -37,6 +37,12 @@ class Peer:
     gid: int
 
 
+def peer_of(sock: socket.socket) -> Peer:
+    """Of a Unix socket: the other side's credentials (SO_PEERCRED, unix(7))."""
+    size = struct.calcsize("3i")
+    return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One message."""

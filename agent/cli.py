@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "daemon": ("cli_daemon", "Start the AppSwitch daemon"),
     "run": ("", "Run an application under AppSwitch"),
     "get": ("cli_get", "Get active resources"),
+    "attach": ("cli_attach", "Make an app of a container, pod or process that runs already"),
+    "detach": ("cli_detach", "Let an attached app go"),
     "create": ("cli_create", "Create a resource"),
     "delete": ("cli_delete", "Delete a resource"),
     "del": ("cli_delete", "The same as delete"),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appswitch.agent import backends, node
+from appswitch.agent.attach import Attachments
 from appswitch.agent.bpf import Bpf
 from appswitch.agent.cli import version
 from appswitch.agent.dns import DnsServer
@@ -112,14 +113,15 @@ class Daemon:
         self._registry = registry = await self._make_registry()
         self._journal = Journal(run_dir.path, lambda reason: log(Event.JOURNAL_FAILED, error=reason))
         parts.callback(self._journal.close)
+        forgotten = self._journal.read().apps if settings.clean else ()
         if settings.clean:
-            for record in self._journal.read().apps:
-                self._remove_cgroup(record.app)
             self._journal.remove()
             await Holder.end_old(run_dir.path)
             self._supervisor.forget()
         self._kernel = kernel = self._ground.open_kernel(run_dir.pin_dir, settings.clean)
         parts.callback(self._close_kernel)
+        for record in forgotten:
+            self._remove_cgroup(record.app)
         kernel.set_local_addresses(registry.snapshot.local_ips)
         self._ports = PortStock(settings.driver.ports, kernel, run_dir.path, log, self._ground.reserved_ports)
         parts.callback(lambda: self._ports.close(forget=self._nobody_left))
@@ -128,22 +130,22 @@ class Daemon:
         self._holder = self._ground.make_holder(
             run_dir.path, kernel.sock_map_pin, self._enroll, log, self._supervisor
         )
-        self._apps = Apps(
-            Parts(
-                registry,
-                self._writer,
-                kernel,
-                self._ground.cgroups,
-                self._ground.networks,
-                self._journal,
-                self._holder,
-                self._ports.release,
-                self._ports.covers,
-                log,
-                str(run_dir.path / RESOLV_NAME) if settings.dns.enabled else "",
-                settings.driver.connect_wait,
-            )
+        of_apps = Parts(
+            registry,
+            self._writer,
+            kernel,
+            self._ground.cgroups,
+            self._ground.networks,
+            self._journal,
+            self._holder,
+            self._ports.release,
+            self._ports.covers,
+            log,
+            lambda: self._watcher.resync(),
+            str(run_dir.path / RESOLV_NAME) if settings.dns.enabled else "",
+            settings.driver.connect_wait,
         )
+        self._apps = Apps(of_apps)
         parts.callback(self._apps.close)
         self._holder.start(self._apps.hung_up, self._journal.read().apps)
         parts.push_async_callback(self._close_holder)
@@ -179,6 +181,7 @@ class Daemon:
             registry,
             self._writer,
             self._journal,
+            Attachments(of_apps, self._apps),
             log,
             kernel.counters,
             Bpf(kernel.statistics, self._writer.usage),
@@ -248,7 +251,9 @@ class Daemon:
     def _remove_cgroup(self, app: App) -> None:
         """Of an app that ended while no daemon lived; one that lives is left alone."""
         path = self._ground.cgroups.cgroup_root() / app.cgroup.lstrip("/")
-        if not self._ground.cgroups.populated(path):
+        if app.attached:
+            self._kernel.detach(path, anyones=True)  # it can be attached again
+        elif not self._ground.cgroups.populated(path):
             self._ground.cgroups.remove(path)
 
     async def _start_dns(self, parts: AsyncExitStack, run_dir: Path) -> None:

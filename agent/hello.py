@@ -99,8 +99,8 @@ def decode(message: bytes) -> Request:
         command=tuple(hello.command),
         app_class=Class(
             labels=parse_labels(hello.labels),
-            namespace=_identity("--namespace", hello.namespace),
-            service_account=_identity("--service-account", hello.service_account),
+            namespace=parse_identity("--namespace", hello.namespace),
+            service_account=parse_identity("--service-account", hello.service_account),
         ),
         ip=parse_ip("--ip", hello.ip) if hello.ip else None,
         name=parse_name("--name", hello.name) if hello.name else "",
@@ -198,7 +198,7 @@ def _nameservers(texts: list[str]) -> tuple[IPv4Address, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _identity(flag: str, text: str) -> str:
+def parse_identity(flag: str, text: str) -> str:
     """A Kubernetes name, or nothing."""
     if text and not _IDENTITY.fullmatch(text):
         raise InvalidInput(f"{flag} {text!r} is no Kubernetes name (lower-case letters, digits, '-', '.')")

@@ -59,6 +59,8 @@ class Parts:
     pooled: Callable[[int], bool]
     """Whether a port is one of `--ports`."""
     log: Log
+    listening: Callable[[], None]
+    """Reads the kernel's service table anew: more is in it than its events told."""
     resolv: str
     """Path of the apps' resolv.conf; "" where built-in DNS is off."""
     connect_wait: float = 0.0
@@ -133,14 +135,14 @@ class Apps:
             app = record.app
             path = self._path(app)
             # Programs that were born before the first process entered the cgroup are outside of it.
-            if not self._.cgroups.populated(path) and not self._.holder.alive(app.id):
+            if not self._lives(app) and not self._.holder.alive(app.id):
                 self._.kernel.forget(app.id)
-                self._.cgroups.remove(path)
+                self._leave(app)
                 self._.log(Event.APP_ENDED, app=app.id_text, name=app.name)
                 continue
             try:
                 self._.registry.add_app(app, record.class_index)
-                self._.kernel.attach(path, app.id, record.class_index, app.ip, _flags(app))
+                self._.kernel.attach(path, app.id, record.class_index, app.ip, flags_of(app))
             except (AppSwitchError, OSError) as error:
                 self._.log(Event.APP_REFUSED, app=app.id_text, error=error)
                 continue
@@ -156,6 +158,9 @@ class Apps:
         self._waiters.resume()
         for app in self._.registry.snapshot.apps:
             if app.id in self._pidfds:
+                continue
+            if app.attached:
+                self._lingering.add(app.id)
                 continue
             try:
                 descriptor = os.pidfd_open(app.pid)
@@ -230,7 +235,7 @@ class Apps:
         try:
             self._waiters.add(app)
             undo.callback(self._waiters.remove, app_id)
-            parts.kernel.attach(path, app_id, parts.registry.class_index(app.app_class), ip, _flags(app))
+            parts.kernel.attach(path, app_id, parts.registry.class_index(app.app_class), ip, flags_of(app))
             undo.callback(parts.kernel.forget, app_id)
             for expose in request.exposes:
                 parts.kernel.expose(app_id, ip, expose.port, expose.host_port)
@@ -408,12 +413,20 @@ class Apps:
 
     def _try_end(self, app_id: int) -> None:
         app = self._.registry.app(app_id)
-        path = self._path(app)
         # Only an empty cgroup may be removed: folders that a living child made are its own.
         if app_id in self._pidfds or app_id in self._moves or self._.holder.alive(app_id):
             return
-        if self._.cgroups.populated(path) or not self._.cgroups.remove(path):
+        if self._lives(app) or not self._leave(app):
             return
+        self.end(app_id)
+
+    def linger(self, app_id: int) -> None:
+        """The app lives as long as somebody is in its cgroup, whatever becomes of its first process."""
+        self._lingering.add(app_id)
+
+    def end(self, app_id: int, event: Event = Event.APP_ENDED) -> None:
+        """It is no app any more; its cgroup has been seen to."""
+        app = self._.registry.app(app_id)
         self._lingering.discard(app_id)
         self._.holder.remove(app_id)
         self._.registry.remove_app(app_id)
@@ -422,7 +435,22 @@ class Apps:
         self._.freed(self._.kernel.forget(app_id))
         self._.journal.ended(app_id)
         self._.writer.soon()
-        self._.log(Event.APP_ENDED, app=app.id_text, name=app.name)
+        self._.log(event, app=app.id_text, name=app.name)
+
+    def _lives(self, app: App) -> bool:
+        """Whether somebody is in its cgroup, and that is still the one that was attached."""
+        path = self._path(app)
+        if app.attached and self._.cgroups.numbers(path)[:1] != [app.cgroup_id]:
+            return False
+        return self._.cgroups.populated(path)
+
+    def _leave(self, app: App) -> bool:
+        """The end of its cgroup, or of our part in it; False while somebody lives there."""
+        path = self._path(app)
+        if not app.attached:
+            return self._.cgroups.remove(path)
+        self._.kernel.detach(path)
+        return True
 
     def _lives_in(self, pid: int, cgroup: str) -> bool:
         try:
@@ -434,5 +462,7 @@ class Apps:
         return self._root / app.cgroup.lstrip("/")
 
 
-def _flags(app: App) -> int:
-    return wait_flags(app) | (abi.APP_EMPTY if app.new_netns else 0)
+def flags_of(app: App) -> int:
+    """`struct app`'s."""
+    own = abi.APP_OWN_NETWORK if app.own_ip is not None else 0
+    return wait_flags(app) | own | (abi.APP_EMPTY if app.new_netns else 0)

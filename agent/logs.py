@@ -31,6 +31,8 @@ class Event(Enum):
     APP_DIED_EARLY = ("app.died_early", "warning", "The launcher went away before its launch was complete.")
     APP_ADOPTED = ("app.adopted", "info", "An app of an earlier daemon still runs and was taken over.")
     APP_ENDED = ("app.ended", "info", "An app's last process ended; its services and ports are gone.")
+    APP_ATTACHED = ("app.attached", "info", "A container, pod or cgroup became an app, by `ax attach`.")
+    APP_DETACHED = ("app.detached", "info", "An attached app was let go; its programs run on.")
     HELLO_MALFORMED = ("launch.malformed", "warning", "A message on the launch socket did not decode.")
     HELLO_TIMEOUT = ("launch.timeout", "warning", "A launcher did not send its next message in time.")
     SERVICE_UP = ("service.up", "info", "An app listens.")

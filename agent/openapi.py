@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from appswitch.agent import resources as view
-from appswitch.agent.requests import NewVService
+from appswitch.agent.requests import NewApp, NewVService
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
 
@@ -61,6 +61,26 @@ _NAME = Parameter("name", "path", "Name of the vservice")
 
 ENDPOINTS: Final = (
     Endpoint("listApps", "GET", "/v1/apps", "Apps that are alive", list[view.AppView]),
+    Endpoint(
+        "attachApp",
+        "POST",
+        "/v1/apps",
+        "Make an app of a container, pod or cgroup that runs (root only)",
+        view.AppView,
+        status=201,
+        body=NewApp,
+        errors=(404, 409, 413, 415, 501, 503, 507),
+    ),
+    Endpoint(
+        "detachApp",
+        "DELETE",
+        "/v1/apps/{name}",
+        "Let an attached app go; its programs run on (root only)",
+        None,
+        status=204,
+        parameters=(Parameter("name", "path", "AppId, name, or what was attached"),),
+        errors=(404, 409),
+    ),
     Endpoint("listServers", "GET", "/v1/servers", "The service table", list[view.ServerView]),
     Endpoint("listSockets", "GET", "/v1/sockets", "Sockets of servers", list[view.SocketView]),
     Endpoint("listVservices", "GET", "/v1/vservices", "Virtual services", list[view.VServiceView]),
@@ -133,6 +153,8 @@ _TEXTS: Final = {
     409: "The name or address is taken",
     413: "The body is too large",
     415: "The body is not application/json",
+    501: "This machine or this target does not allow it",
+    503: "What it was about is gone",
     507: "A table is full; nothing was changed",
 }
 

@@ -6,13 +6,30 @@ The command line parses its flags into `NewVService` too, so that both ways shar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Annotated
 
 import msgspec
 
-from appswitch.agent.hello import parse_ip, parse_name, parse_port
+from appswitch.agent.hello import parse_identity, parse_ip, parse_labels, parse_name, parse_port
 from appswitch.errors import InvalidInput
-from appswitch.model import Backend, LbPolicy, PortMap, VService
+from appswitch.model import Backend, Class, LbPolicy, PortMap, VService
+
+DEFAULT_CLASS = Class()
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What `ax attach` asks for."""
+
+    target: str
+    """Process id, cgroup path, container id or name."""
+    app_class: Class = DEFAULT_CLASS
+    ip: IPv4Address | None = None
+    """None: made from the name, or the pod's own address, or the node's."""
+    name: str = ""
+
 
 MAX_BODY = 65_536
 """Bytes of a request body.  The largest sensible one (1,024 backends) is about 24,000."""
@@ -62,7 +79,47 @@ class NewVService(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Refused until clusters are there."""
 
 
+class NewApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of POST /v1/apps: a container, pod or cgroup becomes an app."""
+
+    target: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    """Process id, path of a cgroup, id or name of a container."""
+    ip: Text | None = None
+    """The virtual address; without it one is made from the name, or it is the pod's own, or the node's."""
+    name: Text = ""
+    labels: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    """CSV of key=value; empty: the default label."""
+    namespace: Text = ""
+    service_account: Text = ""
+
+
 _body = msgspec.json.Decoder(NewVService)
+_app_body = msgspec.json.Decoder(NewApp)
+
+
+def decode_app(body: bytes) -> Attachment:
+    """A request body to what shall be attached."""
+    try:
+        request = _app_body.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"request body: {error}") from error
+    return attachment(request)
+
+
+def attachment(request: NewApp) -> Attachment:
+    """Check a request's values, by the rules of `ax run`'s flags."""
+    if "\x00" in request.target:
+        raise InvalidInput("target: holds a NUL byte")
+    return Attachment(
+        target=request.target,
+        app_class=Class(
+            labels=parse_labels(request.labels),
+            namespace=parse_identity("--namespace", request.namespace),
+            service_account=parse_identity("--service-account", request.service_account),
+        ),
+        ip=parse_ip("--ip", request.ip) if request.ip else None,
+        name=parse_name("--name", request.name) if request.name else "",
+    )
 
 
 def decode_vservice(body: bytes) -> VService:

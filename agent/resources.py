@@ -209,9 +209,7 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
 
 def app_views(snapshot: Snapshot, cluster: str, driver: str) -> list[AppView]:
     """All apps, in the order of their ids."""
-    return [
-        _app(app, snapshot.node, cluster, driver) for app in sorted(snapshot.apps, key=lambda app: app.id)
-    ]
+    return [app_view(app, snapshot, cluster, driver) for app in sorted(snapshot.apps, key=lambda app: app.id)]
 
 
 def server_views(snapshot: Snapshot, cluster: str) -> list[ServerView]:
@@ -275,12 +273,13 @@ def vservice_views(snapshot: Snapshot) -> list[VServiceView]:
     return [vservice_view(vservice) for vservice in sorted(snapshot.vservices, key=lambda v: v.name)]
 
 
-def _app(app: App, node: str, cluster: str, driver: str) -> AppView:
+def app_view(app: App, snapshot: Snapshot, cluster: str, driver: str) -> AppView:
+    """One app."""
     return AppView(
         appid=app.id_text,
         name=app.name,
         uid=app.uid,
-        nodeid=node,
+        nodeid=snapshot.node,
         cluster=cluster,
         appip=str(app.ip),
         driver=driver,

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from appswitch.agent import backends, drivers
+from appswitch.agent.attach import Attachments
 from appswitch.agent.bpf import Bpf
 from appswitch.agent.journal import Journal, Names
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.node import backlogs
 from appswitch.agent.registry import Registry
+from appswitch.agent.requests import Attachment
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
 from appswitch.agent.resources import DriverView, Health, ProxyView, SocketView, TableView
@@ -23,7 +25,7 @@ from appswitch.agent.sockets import read_sockets
 from appswitch.agent.writer import Writer
 from appswitch.errors import Exhausted
 from appswitch.interceptor.decision import Ages
-from appswitch.model import Snapshot, VService
+from appswitch.model import App, Snapshot, VService
 
 STEP: Final = 250
 """Vservices of a push that are compiled at once: some 50 ms."""
@@ -38,6 +40,7 @@ class NodeState:
     registry: Registry
     writer: Writer
     journal: Journal
+    attachments: Attachments
     log: Log
     counters: CountersLike
     statistics: Bpf
@@ -120,6 +123,14 @@ class NodeState:
         self.writer.write()
         self.journal.deleted(name)
         self.log(Event.VSERVICE_DELETED, name=name)
+
+    async def attach_app(self, wanted: Attachment) -> App:
+        """See `attach.Attachments`."""
+        return await self.attachments.attach(wanted)
+
+    async def detach_app(self, which: str) -> None:
+        """See `attach.Attachments`."""
+        await self.attachments.detach(which)
 
     async def apply_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
         """A push, in the tables when this returns; one that does not fit leaves the last good one.

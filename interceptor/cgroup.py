@@ -102,6 +102,28 @@ def populated(cgroup: Path) -> bool:
         return False
 
 
+def pids(cgroup: Path) -> list[int]:
+    """Processes in it and below."""
+    found: list[int] = []
+    for folder, _, _ in os.walk(cgroup):
+        try:
+            found += map(int, Path(folder, "cgroup.procs").read_text().split())
+        except OSError:  # gone meanwhile, or of threads alone
+            continue
+    return found
+
+
+def numbers(cgroup: Path) -> list[int]:
+    """The kernel's numbers of it, first, and of those below; empty: it is gone."""
+    found = []
+    for folder, _, _ in os.walk(cgroup):
+        try:
+            found.append(os.stat(folder).st_ino)
+        except FileNotFoundError:
+            continue
+    return found
+
+
 def remove(cgroup: Path) -> bool:
     """Removes it with the cgroups that the app made below; False while something lives there."""
     try:

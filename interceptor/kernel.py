@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
@@ -26,6 +25,9 @@ from appswitch.interceptor import abi, libbpf
 from appswitch.interceptor.counters import Counters
 from appswitch.interceptor.events import Event, decode
 from appswitch.interceptor.holdings import Holdings
+from appswitch.interceptor.netns import Pod
+from appswitch.interceptor.programs import MAPPED, MAPS, OBJECT, OWN_PROGRAMS, PROGRAMS, WITHOUT_MAPS
+from appswitch.interceptor.sock_diag import Listener
 from appswitch.interceptor.statistics import Statistics
 from appswitch.interceptor.tables import (
     Command,
@@ -40,99 +42,7 @@ from appswitch.interceptor.tables import (
 from appswitch.interceptor.waiting import OWN_NETWORK, Waiting
 from appswitch.model import BindScope, Protocol, Service
 
-OBJECT: Final = Path(__file__).resolve().parent / "_built" / "node.bpf.o"
-PROGRAMS: Final = {
-    # name: attach type, in linux/bpf.h's order of enum bpf_attach_type
-    "ax_ingress": 0,
-    "ax_sock_create": 2,
-    "ax_sockops": 3,
-    "ax_bind4": 8,
-    "ax_bind6": 9,
-    "ax_connect4": 10,
-    "ax_connect6": 11,
-    "ax_post_bind4": 12,
-    "ax_post_bind6": 13,
-    "ax_sendmsg4": 14,
-    "ax_sendmsg6": 15,
-    "ax_recvmsg4": 19,
-    "ax_recvmsg6": 20,
-    "ax_getsockopt": 21,
-    "ax_setsockopt": 22,
-    "ax_getpeername4": 29,
-    "ax_getpeername6": 30,
-    "ax_getsockname4": 31,
-    "ax_getsockname6": 32,
-    "ax_sock_release": 34,
-}
-OWN_PROGRAMS: Final = {
-    # of an app with a network of its own: bpf/own.h
-    "ax_own_ingress": 0,
-    "ax_sock_create": 2,
-    "ax_own_sockops": 3,
-    "ax_own_bind4": 8,
-    "ax_own_bind6": 9,
-    "ax_connect4": 10,
-    "ax_connect6": 11,
-    "ax_own_bound4": 12,
-    "ax_own_bound6": 13,
-    "ax_sendmsg4": 14,
-    "ax_sendmsg6": 15,
-    "ax_recvmsg4": 19,
-    "ax_recvmsg6": 20,
-    "ax_own_peer4": 29,
-    "ax_own_peer6": 30,
-    "ax_own_release": 34,
-}
-MAPS: Final = {
-    # name: key size, value size
-    "apps": (8, abi.APP.size),
-    "sockets": (4, abi.SOCK_SIZE),
-    "keys": (abi.KEY.size, 4),
-    "services": (4, 8),
-    "verdicts": (4, 8),
-    "groups": (4, abi.GROUP.size),
-    "backends": (4, abi.BACKEND.size),
-    "locals": (4, 4),
-    "living": (4, 4),
-    "ports": (abi.PORT_KEY.size, abi.PORT.size),
-    "reals": (abi.REAL_KEY.size, abi.REAL.size),
-    "usages": (4, abi.USAGE.size),
-    "dials": (8, 16),
-    "flows": (16, 12),
-    "pods": (4, abi.POD.size),
-    "crossings": (abi.CROSSING_KEY.size, abi.CROSSING.size),
-    "served": (8, abi.PORT_KEY.size),
-    "holes": (4, abi.HOLE.size),
-    "waits": (abi.WAIT_KEY.size, abi.WAIT.size),
-    "listeners": (abi.LISTENER_KEY.size, 8),
-    "counts": (abi.COUNT_KEY.size, abi.COUNT.size),
-    "shares": (4, 8),
-    "others": (4, abi.COUNT.size),
-    "failures": (abi.FAILURE_KEY.size, abi.FAILURE.size),
-    "lost": (4, 8),
-    "pool": (0, 4),
-    "events": (0, 0),
-}
-MAPPED: Final = {
-    "services": abi.SERVICES * 8,
-    "verdicts": abi.VERDICTS * 8,
-    "groups": abi.GROUPS * abi.GROUP.size,
-    "backends": abi.BACKENDS * abi.BACKEND.size,
-    "lost": mmap.PAGESIZE,
-}
 BPFFS: Final = Path("/sys/fs/bpf")
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """A network of an app's own."""
-
-    address: IPv4Address
-    """The app's, there."""
-    node: IPv4Address
-    """The node's, as it is reached from there; 0.0.0.0: it is not."""
-    netns: int
-    """Cookie of the network namespace (SO_NETNS_COOKIE)."""
 
 
 class Kernel:
@@ -200,11 +110,19 @@ class Kernel:
         if flags & abi.APP_EMPTY:
             self._maps["living"].update(struct.pack("=I", app_id), struct.pack("=I", flags))
             return
+        # The holder's cgroup is this run directory's by its name, whatever was forgotten meanwhile.
+        old = _is_anyones if flags & abi.APP_HOLDER else self._may_replace
         programs = OWN_PROGRAMS if flags & abi.APP_OWN_NETWORK else PROGRAMS
         descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name, kind in programs.items():
-                libbpf.attach(self._programs[name], descriptor, kind, self._is_ours)
+                try:
+                    libbpf.attach(self._programs[name], descriptor, kind, old)
+                except PermissionError as error:
+                    there = ", ".join(name for name, _ in libbpf.attached(descriptor, kind)) or "above it"
+                    raise PermissionError(
+                        error.errno, f"another program ({there}) is attached and admits none beside it"
+                    ) from error
             key = struct.pack("=Q", os.fstat(descriptor).st_ino)  # a cgroup's id is its inode number
             self._maps["apps"].update(key, abi.APP.pack(app_id, class_index, ip.packed, flags))
             self._cgroups[app_id] = key
@@ -212,24 +130,53 @@ class Kernel:
         finally:
             os.close(descriptor)
 
-    def detach(self, cgroup: Path) -> None:
-        """Takes our programs off the cgroup, which lives on; no error if it is gone.  Raises OSError."""
+    def detach(self, cgroup: Path, *, anyones: bool = False) -> None:
+        """Takes our programs off the cgroup, which lives on; no error if it is gone.  Raises OSError.
+
+        `anyones`: also those of a daemon whose maps are gone (`--clean`).
+        """
         try:
             descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return
         try:
             for kind in sorted({*PROGRAMS.values(), *OWN_PROGRAMS.values()}):
-                libbpf.detach(descriptor, kind, self._is_ours)
+                libbpf.detach(descriptor, kind, _is_anyones if anyones else self._is_ours)
         finally:
             os.close(descriptor)
 
-    def _is_ours(self, name: str, maps: tuple[int, ...]) -> bool:
-        """A program of this run directory's, whichever daemon loaded it: it uses its maps.
+    def adopt_listener(self, app_id: int, ip: IPv4Address, listener: Listener, pod: Pod | None) -> None:
+        """A socket that listened before the app was attached is in the table from now on.
 
-        ax_sock_create uses none (but the object's constants, which each load has anew).
+        In the node's own network it keeps its port, which stays open to strangers.  Raises OSError: full.
         """
-        return name == "ax_sock_create" or (name.startswith("ax_") and not self._map_ids.isdisjoint(maps))
+        key = abi.PORT_KEY.pack(app_id, listener.port, listener.protocol, 0)
+        try:
+            self._maps["served"].update(struct.pack("=Q", listener.cookie), key, libbpf.NOEXIST)
+        except FileExistsError:
+            return  # the programs saw it begin
+        value = self._maps["ports"].get(key)
+        count = abi.PORT.unpack(value)[3] if value else 0
+        bits, address = 1, ip
+        if pod is not None:
+            bits |= abi.PORT_OWN
+            address = listener.address if int(listener.address) else pod.address
+        else:
+            real_key = abi.REAL_KEY.pack(listener.port, listener.protocol, 0)
+            self._maps["reals"].update(real_key, abi.REAL.pack(app_id, ip.packed, listener.port, 1))
+        word = int.from_bytes(address.packed, sys.byteorder)
+        port = listener.port
+        self._maps["ports"].update(key, abi.PORT.pack(port, 0, bits, count + 1, word, port, listener.cookie))
+
+    def _is_ours(self, name: str, maps: tuple[int, ...]) -> bool:
+        """A program of this run directory's, whichever daemon loaded it: it uses its maps."""
+        return name == WITHOUT_MAPS or (_is_anyones(name, maps) and not self._map_ids.isdisjoint(maps))
+
+    def _may_replace(self, name: str, maps: tuple[int, ...]) -> bool:
+        """Ours; raises OSError where it is another daemon's: two would decide one after the other."""
+        if _is_anyones(name, maps) and not self._is_ours(name, maps):
+            raise OSError(errno.EBUSY, "it is an app of another AppSwitch daemon, or of one before --clean")
+        return self._is_ours(name, maps)
 
     def set_pod(self, app_id: int, pod: Pod) -> None:
         """The app has a network of its own; before its programs are attached.  Raises OSError: full."""
@@ -409,6 +356,11 @@ class Kernel:
     def remove(self) -> None:
         """Unpins everything.  Attached programs go with their cgroups."""
         _remove_pins(self.pin_dir)
+
+
+def _is_anyones(name: str, _maps: tuple[int, ...]) -> bool:
+    """A program of some AppSwitch daemon's."""
+    return name.startswith("ax_")
 
 
 def _mount_bpffs() -> None:

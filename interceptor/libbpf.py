@@ -285,11 +285,14 @@ def _find(cgroup_fd: int, kind: int, ours: Ours) -> list[int]:
         descriptor = library().bpf_prog_get_fd_by_id(number)
         if descriptor < 0:
             continue  # it has just gone
-        if ours(*_program(descriptor)):
-            found.append(descriptor)
-        else:
+        found.append(descriptor)
+    wanted: list[int] = []
+    try:
+        wanted = [descriptor for descriptor in found if ours(*_program(descriptor))]
+    finally:
+        for descriptor in set(found) - set(wanted):
             os.close(descriptor)
-    return found
+    return wanted
 
 
 def _program(descriptor: int) -> tuple[str, tuple[int, ...]]:

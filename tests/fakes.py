@@ -21,6 +21,8 @@ from appswitch.interceptor.commands import Command, Dump
 from appswitch.interceptor.counters import Count, Edge, Failures
 from appswitch.interceptor.events import AdmissionRefused
 from appswitch.interceptor.events import Event as KernelEvent
+from appswitch.interceptor.netns import Pod
+from appswitch.interceptor.sock_diag import Listener
 from appswitch.interceptor.statistics import MapStatistics, ProgramStatistics
 from appswitch.model import Service
 
@@ -117,6 +119,8 @@ class FakeKernel:
         self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.sock_map_pin = pins / "sockets"
         self.attached: dict[int, tuple[Path, int, IPv4Address, int]] = {}
+        self.detached: list[Path] = []
+        self.pods: dict[int, Pod] = {}
         self.forgotten: list[int] = []
         self.exposed: list[tuple[int, int, int]] = []
         self.real_ports: dict[int, list[int]] = {}
@@ -148,6 +152,17 @@ class FakeKernel:
         if self.fail is not None:
             raise self.fail
         self.attached[app_id] = (cgroup, class_index, ip, flags)
+
+    def detach(self, cgroup: Path, *, anyones: bool = False) -> None:
+        self.detached.append(cgroup)
+
+    def set_pod(self, app_id: int, pod: Pod) -> None:
+        self.pods[app_id] = pod
+
+    def adopt_listener(self, app_id: int, ip: IPv4Address, listener: Listener, pod: Pod | None) -> None:
+        self.listening.append(
+            Service(app_id, listener.protocol, listener.port, listener.port, cookie=listener.cookie)
+        )
 
     def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None:
         self.exposed.append((app_id, port, host_port))
@@ -249,6 +264,12 @@ class FakeCgroups:
 
     def populated(self, cgroup: Path) -> bool:
         return any(_lives(pid) for pid in self.moved.get(cgroup, ()))
+
+    def pids(self, cgroup: Path) -> list[int]:
+        return sorted(self.moved.get(cgroup, ()))
+
+    def numbers(self, cgroup: Path) -> list[int]:
+        return [cgroup.stat().st_ino] if cgroup.exists() else []
 
     def remove(self, cgroup: Path) -> bool:
         if self.populated(cgroup):

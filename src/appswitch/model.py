@@ -103,6 +103,8 @@ class App:
     """Path of its cgroup below the cgroup v2 mount, starting with '/': `ax-ID`, or what was attached."""
     attached: bool = False
     """By `ax attach`: the cgroup is somebody else's, and stays."""
+    cgroup_id: int = 0
+    """Of an attached one: the kernel's number, by which a later cgroup at the same path is told apart."""
     own_ip: IPv4Address | None = None
     """Its address in a network namespace of its own (a pod); None: it has none of its own."""
     inside: int = 0

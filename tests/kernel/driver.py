@@ -16,7 +16,7 @@ from appswitch.agent.waiters import wait_flags
 from appswitch.interceptor import abi
 from appswitch.interceptor.events import Event, ListenerDown, ListenerUp
 from appswitch.interceptor.kernel import BPFFS, Kernel
-from appswitch.interceptor.kernel import Pod as PodEntry
+from appswitch.interceptor.netns import Pod as PodEntry
 from appswitch.model import App, Class, Labels
 
 NODE_IP = IPv4Address("10.0.2.15")

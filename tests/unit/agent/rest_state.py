@@ -19,6 +19,7 @@ from fakes import FakeStatistics
 from appswitch.agent import backends, drivers
 from appswitch.agent import resources as view
 from appswitch.agent.bpf import Bpf
+from appswitch.agent.requests import Attachment
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
 from appswitch.agent.rest import Rest
@@ -145,6 +146,20 @@ class MemoryState:
         vservice = replace(vservice, addresses=vservice.addresses or (IPv4Address("241.1.2.3"),))
         self.registry = replace(self.registry, vservices=(*self.registry.vservices, vservice))
         return vservice
+
+    async def attach_app(self, wanted: Attachment) -> App:
+        if self.fault is not None:
+            raise self.fault
+        made = app(0xF0000009, str(wanted.ip or NODE_IP), wanted.app_class, name=wanted.name, attached=True)
+        self.registry = replace(self.registry, apps=(*self.registry.apps, made))
+        return made
+
+    async def detach_app(self, which: str) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.registry = replace(
+            self.registry, apps=tuple(a for a in self.registry.apps if which not in (a.id_text, a.name))
+        )
 
     async def delete_vservice(self, name: str) -> None:
         await asyncio.sleep(0)

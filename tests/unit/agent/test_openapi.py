@@ -101,6 +101,9 @@ def test_every_answer_fits(tmp_path: Path) -> None:
                 await ask(session, "GET", f"/v1/bpf{query}")
             await ask(session, "DELETE", "/v1/vservices/myvsvc")
             await ask(session, "DELETE", "/v1/vservices/myvsvc")
+            await ask(session, "POST", "/v1/apps", json={"target": "4711", "name": "myvsvc"})
+            await ask(session, "POST", "/v1/apps", json={"target": ""})
+            await ask(session, "DELETE", "/v1/apps/myvsvc")
             state.fault = RuntimeError("fault")
             await ask(session, "POST", "/v1/vservices", json=CREATE)
 

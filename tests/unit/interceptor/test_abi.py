@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from appswitch.interceptor import abi
-from appswitch.interceptor.kernel import OBJECT
+from appswitch.interceptor.programs import OBJECT
 
 Btf = dict[int, dict[str, Any]]
 
