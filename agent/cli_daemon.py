@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from appswitch.agent.daemon import run
 from appswitch.agent.logs import open_log
+from appswitch.agent.profiling import kept, profiled
 from appswitch.agent.settings_load import HelpWanted, load
 from appswitch.agent.supervisor import Supervisor
 from appswitch.errors import AppSwitchError
@@ -21,7 +22,8 @@ def main(argv: Sequence[str]) -> int:
         settings = load(argv, os.environ)
         log = open_log(settings.log_file)
         try:
-            asyncio.run(run(settings, log, supervisor))
+            with profiled(settings.profile.cpu, settings.profile.memory) as profile:
+                asyncio.run(kept(profile, run(settings, log, supervisor)))
         finally:
             log.close()
     except HelpWanted as wanted:

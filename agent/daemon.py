@@ -33,6 +33,7 @@ from appswitch.agent.lifecycle import Apps, Parts
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.naming import Naming
 from appswitch.agent.port_stock import PortStock
+from appswitch.agent.profiling import beside
 from appswitch.agent.registry import Registry
 from appswitch.agent.resolv_conf import parse_resolv_conf, resolv_conf
 from appswitch.agent.rest import Rest
@@ -282,9 +283,15 @@ class Daemon:
 
     def _istio(self, state: NodeState) -> IstioLink:
         """The Istio agent, a process of its own."""
-        settings, snapshot = self._settings.istio, self._registry.snapshot
+        settings, profile, snapshot = self._settings.istio, self._settings.profile, self._registry.snapshot
         return IstioLink(
-            settings.target, settings.node_id, snapshot.node_ip, snapshot.node, state.apply_istio, self._log
+            settings.target,
+            settings.node_id,
+            snapshot.node_ip,
+            snapshot.node,
+            state.apply_istio,
+            self._log,
+            (beside(profile.cpu, "istio"), beside(profile.memory, "istio")),
         )
 
     # --- while it runs

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from appswitch.agent import istio_wire as wire
 from appswitch.agent.logs import Log
@@ -29,6 +30,8 @@ class IstioLink:
     apply: Callable[[tuple[VService, ...], wire.Names], Awaitable[None]]
     """Puts a table in force; the push is acknowledged when it returns."""
     log: Log
+    profiles: tuple[Path | None, Path | None] = (None, None)
+    """Files of the agent's own CPU and memory profile."""
 
     async def run(self) -> None:
         """Run until cancelled.  Raises Unavailable when the process ends, InvalidInput for what it says.
@@ -38,6 +41,7 @@ class IstioLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         descriptor = str(theirs.fileno())
         arguments = [descriptor, self.target, self.node_id, str(self.node_ip), self.node]
+        arguments += [str(path or "") for path in self.profiles]
         command = [sys.executable, "-P", "-m", "appswitch.agent.istio_process", *arguments]
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220  fork and exec alone, at start

@@ -1,23 +1,27 @@
 """The Istio agent's own process: a push of megabytes costs the daemon no time, and its libraries no start.
 
-    python -m appswitch.agent.istio_process DESCRIPTOR TARGET NODE-ID NODE-IP NODE-NAME
+    python -m appswitch.agent.istio_process DESCRIPTOR TARGET NODE-ID NODE-IP NODE-NAME CPU-FILE MEM-FILE
 
 DESCRIPTOR is a connected stream socket to the daemon (`istio_wire.py`); its end is this process's end.
+The last two are files, or empty (`profiling.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any, Final
 
 from appswitch.agent import istio_wire as wire
 from appswitch.agent.istio import IstioAgent, IstioTable, default_node_id
 from appswitch.agent.logs import Event, Log, plain
+from appswitch.agent.profiling import Profile, kept, profiled
 from appswitch.errors import Unavailable
 
 DEADLINE: Final = 60.0
@@ -55,20 +59,30 @@ class Line(Log):
             raise Unavailable(f"the daemon has gone: {error}") from error
 
 
-async def run(descriptor: int, target: str, node_id: str) -> None:
-    """Until the daemon's end of the socket closes: the process ends at once, there is nothing to save."""
+async def run(descriptor: int, target: str, node_id: str, profile: Profile) -> None:
+    """Until the daemon's end of the socket closes: the process ends at once, only a profile is saved."""
+
+    def end() -> None:
+        try:
+            profile.close()
+        finally:
+            os._exit(0)
+
     with socket.socket(fileno=descriptor) as sock:
         line = Line(sock)
         # Nothing but answers comes, and `apply` takes those at once: what is readable here is the end.
-        asyncio.get_running_loop().add_reader(sock, os._exit, 0)
+        asyncio.get_running_loop().add_reader(sock, end)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
         await IstioAgent(target, node_id, line.apply, line).run()
 
 
 def main(arguments: Sequence[str]) -> int:
     """The process.  Exit code 0: the daemon ended it."""
-    descriptor, target, node_id, ip, name = arguments
+    descriptor, target, node_id, ip, name, cpu, memory = arguments
+    node_id = node_id or default_node_id(IPv4Address(ip), name)
     try:
-        asyncio.run(run(int(descriptor), target, node_id or default_node_id(IPv4Address(ip), name)))
+        with profiled(Path(cpu) if cpu else None, Path(memory) if memory else None) as profile:
+            asyncio.run(kept(profile, run(int(descriptor), target, node_id, profile)))
     except (Unavailable, KeyboardInterrupt):
         pass  # the daemon has gone
     return 0

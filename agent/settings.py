@@ -126,6 +126,20 @@ class IstioSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileSettings:
+    """Profiling of the daemon and the Istio agent; at most one of the two."""
+
+    cpu: Path | None = option(  # noqa: RUF009
+        "--cpu-profile", None, parse.file, "file", "Write CPU profile output to file"
+    )
+    """.html: a page; .pstats: Python's own; else speedscope's JSON."""
+    memory: Path | None = option(  # noqa: RUF009
+        "--mem-profile", None, parse.file, "file", "Write memory profile output to file"
+    )
+    """memray's binary format; grows with the allocations."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything `ax daemon` was told."""
 
@@ -133,6 +147,7 @@ class Settings:
     driver: DriverSettings = DriverSettings()
     dns: DnsSettings = DnsSettings()
     istio: IstioSettings = IstioSettings()
+    profile: ProfileSettings = ProfileSettings()
     clean: bool = option("--clean", False, parse.switch, "", "Remove any saved state from previous sessions")
     """Apps that still run lose their mesh: they are forgotten, not stopped."""
     rest_port: int = option(
@@ -181,7 +196,5 @@ LATER: Final = (
     Later("--federation-gateway-port", "number", "Federation gateway port number (default: 6660)"),
     Later("--federation-gateway-gossip-port", "number", "Federation gossip port number (default: 7947)"),
     Later("--federation-gateway-neighbors", "csv", "List (csv) of IP addresses of federation neighbors"),
-    Later("--cpu-profile", "file", "Write CPU profile output to file"),
-    Later("--mem-profile", "file", "Write memory profile output to file"),
 )
 """Flags of 4.1 that exit with code 64 when given."""
