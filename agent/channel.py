@@ -51,11 +51,21 @@ class Packet:
     """Empty: the other side has closed."""
     descriptors: tuple[int, ...]
     """The receiver's to close."""
+    later: list[int] | None = None
+    """Where those go that may take long to close; None: they are root's."""
 
     def close(self) -> None:
         """Close the descriptors that came along."""
+        if self.later is not None:
+            self.later.extend(self.descriptors)
+            return
         for descriptor in self.descriptors:
             os.close(descriptor)
+
+    def is_notify(self) -> bool:
+        """Whether one descriptor came along, and it is a notify descriptor."""
+        links = [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in self.descriptors]
+        return links == [NOTIFY_LINK]
 
 
 class Channel:
@@ -65,6 +75,7 @@ class Channel:
         sock.setblocking(False)
         self._sock = sock
         self._peer = _peer_of(sock)
+        self._later: list[int] = []
 
     def peer(self) -> Peer:
         """The other side's credentials."""
@@ -85,7 +96,7 @@ class Channel:
             raise
 
     async def receive(self, limit: int, within: float) -> Packet:
-        """The next packet of at most `limit` bytes; descriptors from others than root are notify ones.
+        """The next packet of at most `limit` bytes.
 
         Raises TimeoutError after `within` seconds, InvalidInput for a longer packet or lost descriptors;
         a broken connection is an empty packet.
@@ -94,7 +105,7 @@ class Channel:
             await self._readable()
         if not self._peer.uid:
             return _take(self._sock, limit)
-        return await _apart(partial(_take_checked, self._sock, limit))
+        return await _apart(partial(_take, self._sock, limit, self._later))
 
     def send(self, text: str) -> bool:
         """Send one packet at once; False: the other side is gone or does not read (its queue is empty
@@ -106,7 +117,7 @@ class Channel:
         return True
 
     def close(self, closed: Callable[[], None] = lambda: None) -> None:
-        """Close our end, and what is still in its queue; `closed` is called once that is done."""
+        """Close our end, what is in its queue, and what packets left behind; then `closed` is called."""
         if not self._peer.uid:
             self._sock.close()
             closed()
@@ -114,6 +125,8 @@ class Channel:
         loop = asyncio.get_running_loop()
 
         def body() -> None:
+            for descriptor in self._later:
+                os.close(descriptor)
             self._sock.close()
             _tell(loop, closed)
 
@@ -140,25 +153,16 @@ def _peer_of(sock: socket.socket) -> Peer:
     return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
 
 
-def _take(sock: socket.socket, limit: int) -> Packet:
+def _take(sock: socket.socket, limit: int, later: list[int] | None = None) -> Packet:
     """A packet that waits.  Raises InvalidInput."""
     try:
         data, received, flags, _ = socket.recv_fds(sock, limit, 8, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return Packet(b"", ())
-    packet = Packet(data, tuple(received))
+    packet = Packet(data, tuple(received), later)
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         packet.close()
         raise InvalidInput(f"message of more than {limit} bytes or with too many descriptors")
-    return packet
-
-
-def _take_checked(sock: socket.socket, limit: int) -> Packet:
-    """The same, where descriptors are only wanted if they close at once.  Raises InvalidInput."""
-    packet = _take(sock, limit)
-    if any(os.readlink(f"/proc/self/fd/{descriptor}") != NOTIFY_LINK for descriptor in packet.descriptors):
-        packet.close()
-        raise InvalidInput("a descriptor that is no seccomp notify descriptor")
     return packet
 
 

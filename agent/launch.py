@@ -214,7 +214,7 @@ class LaunchServer:
             self._keeper.died_early(app)
             return
         match packet.data, packet.descriptors:
-            case b"filter", (descriptor,):
+            case b"filter", (descriptor,) if packet.later is None or packet.is_notify():
                 await self._keeper.inject(app, descriptor)
             case b"nested", () if app.inside:  # there can be one listener: the app around it has it
                 pass
