@@ -51,12 +51,12 @@ class Difference:
 
 
 class Machines:
-    """Two machines on one wire, without AppSwitch."""
+    """Two machines on one wire, and a third alone, without AppSwitch."""
 
     def __init__(self, base: Path) -> None:
         self._sides = {side: Sandbox(base / side) for side in ADDRESSES}
         server, client = self._sides["server"], self._sides["client"]
-        peer = client.start(["sleep", "999"])  # in the namespace that the wire leads to
+        self._peer = peer = client.start(["sleep", "infinity"])  # in the namespace that the wire leads to
         wait_until(lambda: "sleep" in Path(f"/proc/{peer.pid}/comm").read_text(), "it is there")
         server.run(["ip", "link", "add", "wire", "type", "veth", "peer", "wire", "netns", str(peer.pid)]).ok()
         for side, own, other in ((server, SERVER, CLIENT), (client, CLIENT, SERVER)):
@@ -71,7 +71,8 @@ class Machines:
         return self._sides[side].start(argv)
 
     def close(self) -> None:
-        """Ends both."""
+        """Ends them."""
+        self._peer.stop()
         for side in self._sides.values():
             side.close()
 

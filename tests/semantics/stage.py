@@ -28,8 +28,8 @@ LIMIT = 10
 """Seconds that a case may take."""
 libc = ctypes.CDLL(None, use_errno=True)
 
-PORT = 0
-"""The first of twenty ports that no other case uses."""
+FIRST_PORT = PORT = 0
+"""PORT: the first of twenty ports that no other case uses."""
 cases: dict[str, Any] = {}
 said: list[str] = []
 
@@ -254,7 +254,7 @@ def perform(name: str, side: str, link: Link | None) -> list[str]:
     """Runs one case; its transcript."""
     global PORT
     said.clear()
-    PORT = (8000 if BLOCKING else 18000) + 20 * list(cases).index(name)  # TIME_WAIT of the other style
+    PORT = FIRST_PORT + 20 * list(cases).index(name)
     signal.signal(signal.SIGALRM, _late)
     signal.alarm(LIMIT)
     try:
