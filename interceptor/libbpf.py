@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from appswitch.errors import Unsupported
+from appswitch.interceptor.libbpf_words import heard, reason
 
 F_ALLOW_MULTI: Final = 1 << 1
 F_REPLACE: Final = 1 << 2
@@ -184,7 +185,10 @@ class Object:
             for name, pin in pins.items():
                 pointer = self._lib.bpf_object__find_map_by_name(self._object, name.encode())
                 _check(self._lib.bpf_map__set_pin_path(pointer, os.fsencode(pin)), f"pin {pin}")
-            _check(self._lib.bpf_object__load(self._object), f"load {path.name}")
+            with heard(self._lib) as words:
+                result = self._lib.bpf_object__load(self._object)
+            why = reason(words) if result < 0 else ""
+            _check(result, f"load {path.name}: {why}" if why else f"load {path.name}")
         except OSError:
             self.close()
             raise

@@ -14,7 +14,7 @@ import pytest
 from kernel.driver import Driver
 
 from appswitch.errors import Exhausted, Unsupported
-from appswitch.interceptor import libbpf
+from appswitch.interceptor import kernel, libbpf
 from appswitch.interceptor.events import AdmissionRefused, Denied, ListenerDown, ListenerUp, PoolEmpty
 from appswitch.interceptor.kernel import PROGRAMS, Kernel
 from appswitch.model import Backend, LbPolicy, PortMap, VService
@@ -277,6 +277,18 @@ def test_without_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(Unsupported, match="needs root"):
         Kernel.open(tmp_path, clean=False)
+
+
+def test_programs_that_the_kernel_refuses(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The error names the program and the verifier's reason: which kernels lack what is found by it."""
+    broken = tmp_path / "node.bpf.o"
+    broken.write_bytes(kernel.OBJECT.read_bytes().replace(b"GPL\0", b"BSD\0", 1))
+    monkeypatch.setattr(kernel, "OBJECT", broken)
+    with pytest.raises(Unsupported, match=r"load node.bpf.o: ax_\w+: .*GPL.*Linux 6.1 or newer"):
+        Kernel.open(driver.pins / "other", clean=False)
+    assert not any((driver.pins / "other").iterdir())
 
 
 def test_round_robin_is_exact_and_goes_on_over_a_change(driver: Driver) -> None:

@@ -8,8 +8,8 @@ work=$(mktemp -d) && cd "$work" && chmod 755 . || exit 99
 export AX_RUN_DIR=$work/run
 
 seconds() { cut -d. -f1 /proc/uptime; }
-check() { # NAME COMMAND…: until it succeeds, at most a minute (emulation is slow)
-    name=$1 end=$(($(seconds) + 60)); shift
+check() { # NAME COMMAND…: until it succeeds, at most three minutes (emulation is slow)
+    name=$1 end=$(($(seconds) + 180)); shift
     until "$@" >last 2>&1; do
         [ "$(seconds)" -lt $end ] || { echo "FAIL $name: $*"; cat last; failures=$((failures + 1)); return; }
         sleep 0.2
