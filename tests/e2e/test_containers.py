@@ -130,6 +130,14 @@ def test_below_the_containers_cgroup(node: Node, containers: Containers) -> None
     assert not node.servers()
 
 
+def test_a_capability_over_the_network_is_not_injected_into(node: Node, containers: Containers) -> None:
+    """With CAP_NET_ADMIN the node's sockets in the container would be a way to the node's interfaces."""
+    for more in ({}, {"uid": 1000}, {"user_namespace": True}):
+        result = containers.ax("true", extra=("CAP_NET_ADMIN",), **more)
+        refused = not more  # the others have it in name, or over nothing of the node's
+        assert (result.code, "CAP_NET_ADMIN" in result.err) == ((77, True) if refused else (0, False)), result
+
+
 def test_ax_run_within_ax_run(node: Node, containers: Containers) -> None:
     """The inner one has its own address and labels, in the same place without a network."""
     ip = node.fresh_ip()
