@@ -15,15 +15,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from e2e.node import Node  # noqa: E402
-from e2e.sandbox import Sandbox, wait_until  # noqa: E402
+from e2e.sandbox import Process, Sandbox, wait_until  # noqa: E402
 from e2e.servers import nginx_argv  # noqa: E402
 
-__all__ = ["ROOT", "Node", "Sandbox", "nginx_argv", "wait_until"]
+__all__ = ["ROOT", "Node", "Process", "Sandbox", "nginx_argv", "wait_until"]
+
+T = TypeVar("T")
 
 OWN = "--new-netns=false"
 """Flag of an app that stays in the node's own network."""
@@ -83,10 +86,10 @@ def probe(target: Path) -> str:
     return str(binary)
 
 
-def interleaved(variants: Mapping[str, Callable[[], float]], times: int) -> dict[str, list[float]]:
+def interleaved(variants: Mapping[str, Callable[[], T]], times: int) -> dict[str, list[T]]:
     """Measures every variant once a round, the order turning from round to round."""
     names = list(variants)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[T]] = {name: [] for name in names}
     for number in range(times):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
@@ -101,14 +104,18 @@ def report(
     unit: str,
     scale: float = 1.0,
     baseline: str = "native",
+    baselines: Mapping[str, str] | None = None,
     goals: Mapping[str, str] | None = None,
 ) -> None:
-    """A Markdown table: medians, the median and quartiles of the rounds' own ratios, the goal."""
-    base = measured[baseline]
+    """A Markdown table: medians, the median and quartiles of the rounds' own ratios, the goal.
+
+    `baselines`: of the variants that are measured against another one than `baseline`.
+    """
     print(f"\n### {title}\n")
     print(f"| variant | median, {unit} | ratio to {baseline} | rounds' ratios, 25–75 % | goal |")
     print("|---|---|---|---|---|")
     for name, values in measured.items():
+        base = measured[(baselines or {}).get(name, baseline)]
         # of the rounds' own ratios: the machine's speed drifts over a run, less so within a round
         each = sorted(value / other for value, other in zip(values, base, strict=True))
         ratio = statistics.median(each)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ALL = ("connect", "http_requests", "throughput", "launch", "scale", "untouched")
+ALL = ("connect", "http_requests", "throughput", "launch", "scale", "untouched", "udp", "busy", "envoy")
 
 
 def machine() -> str:
