@@ -8,6 +8,7 @@ holder stay; only where no app is left does it tidy up after itself.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -112,7 +113,7 @@ class Daemon:
 
         # The node, and what an earlier daemon left: apps, their services, vservices, tables.
         self._registry = registry = await self._make_registry()
-        self._journal = Journal(run_dir.path, lambda reason: log(Event.JOURNAL_FAILED, error=reason))
+        self._journal = Journal(run_dir.path, self._journal_failed)
         parts.callback(self._journal.close)
         forgotten = self._journal.read().apps if settings.clean else ()
         if settings.clean:
@@ -271,12 +272,12 @@ class Daemon:
             before = 0
         port = await dns.start(before)
         parts.push_async_callback(dns.close)
-        kept.write_text(str(port))
+        self._save(kept, str(port))
         try:
             host = parse_resolv_conf(HOST_RESOLV.read_text(errors="replace"))
         except OSError:
             host = parse_resolv_conf("")
-        _write_in_place(run_dir / RESOLV_NAME, resolv_conf(dns_ip, settings.domain, host))
+        self._save(run_dir / RESOLV_NAME, resolv_conf(dns_ip, settings.domain, host))
         self._registry.set_dns(dns_ip, port)
         self._naming = Naming(self._registry, dns, self._settings.driver.vip_range)
         parts.callback(self._naming.close)
@@ -308,6 +309,7 @@ class Daemon:
             self._watcher.read()
             self._watcher.sweep()
             self._apps.sweep()
+            self._journal.sweep()
             self._ports.sweep()
             self._writer.sweep(time.monotonic())
 
@@ -346,7 +348,21 @@ class Daemon:
 
     def _problems(self) -> list[str]:
         """For GET /v1/health."""
-        return [text for text in (self._writer.full, self._ports.problem, self._holder.problem) if text]
+        parts = (self._writer.full, self._ports.problem, self._holder.problem, self._journal.problem)
+        return [text for text in parts if text]
+
+    def _journal_failed(self, reason: str) -> None:
+        if reason:
+            self._log(Event.JOURNAL_FAILED, error=reason)
+        else:
+            self._log(Event.JOURNAL_RECOVERED)
+
+    def _save(self, path: Path, text: str) -> None:
+        """A small file of the run directory; a disk that refuses it is no reason to end."""
+        try:
+            _write_in_place(path, text)
+        except OSError as error:
+            self._log(Event.JOURNAL_FAILED, name=path.name, error=error.strerror)
 
     def _request_failed(self, request: str, error: BaseException) -> None:
         self._log(Event.REQUEST_FAILED, text=request, error=repr(error))
@@ -384,11 +400,19 @@ def raise_limits() -> None:
 
 
 def _write_in_place(path: Path, text: str) -> None:
-    """Running apps have this very file mounted: it is not replaced, and only touched if it differs."""
+    """Running apps have this very file mounted: it is not replaced, only touched if it differs, and not
+    emptied before its new text is on the disk.  Raises OSError."""
     try:
         if path.read_text() == text:
             return
     except OSError:
         pass
-    path.write_text(text)
-    path.chmod(0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        data = text.encode()
+        if os.pwrite(descriptor, data, 0) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(descriptor, len(data))
+        os.fchmod(descriptor, 0o644)
+    finally:
+        os.close(descriptor)

@@ -124,7 +124,8 @@ def replay(data: bytes) -> Saved:
 
 
 class Journal:
-    """The file.  `failed(reason)` hears of a write that the disk refused; the daemon goes on."""
+    """The file.  `failed(reason)` hears once when the disk refuses what is written, and `failed("")` when it
+    takes it again; the daemon goes on."""
 
     def __init__(self, run_dir: Path, failed: Callable[[str], None]) -> None:
         self._path = run_dir / FILE_NAME
@@ -135,6 +136,21 @@ class Journal:
         self._behind = False
         """The file lacks what the disk refused, or ends in half a line: it must be written anew."""
         self._alive: dict[int | str, bytes] = {}
+        self._istio_waits: bytes | None = None
+        """Istio's table that the disk refused."""
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in words; empty: nothing."""
+        return f"the journal is not written ({self._problem}): a restart may forget" if self._problem else ""
+
+    def sweep(self) -> None:
+        """Each second: try again what the disk refused."""
+        if self._behind:
+            self._write(self._rewrite)
+        if self._istio_waits is not None:
+            self._write_istio(self._istio_waits)
 
     def read(self) -> Saved:
         """What the last daemon left.  Raises OSError but for a file that is not there."""
@@ -144,10 +160,10 @@ class Journal:
             return Saved()
 
     def start(self, apps: tuple[AppRecord, ...], vservices: tuple[VService, ...]) -> None:
-        """Begin anew with what is alive.  Raises OSError."""
+        """Begin anew with what is alive; where the disk refuses that, what is there still holds."""
         self._alive = {record.app.id: encode(Entry(VERSION, app=record)) for record in apps}
         self._alive |= {vservice.name: encode(Entry(VERSION, vservice=vservice)) for vservice in vservices}
-        self._rewrite()
+        self._write(self._rewrite)
 
     def app(self, record: AppRecord) -> None:
         """An app was admitted."""
@@ -167,13 +183,23 @@ class Journal:
 
     def save_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
         """Keep Istio's table."""
-        data = _encoder.encode(IstioRecord(VERSION, vservices, names))
+        self._write_istio(_encoder.encode(IstioRecord(VERSION, vservices, names)))
+
+    def _write_istio(self, data: bytes) -> None:
         new = self._istio_path.with_suffix(".new")
+        self._istio_waits = data
         try:
             new.write_bytes(data)
             os.replace(new, self._istio_path)
+            self._istio_waits = None
         except OSError as error:
-            self._failed(error.strerror or str(error))
+            self._tell(error.strerror or str(error))
+            try:
+                new.unlink(missing_ok=True)
+            except OSError:
+                pass  # a directory that cannot be written
+        else:
+            self._tell("")
 
     def read_istio(self) -> tuple[tuple[VService, ...], Names]:
         """Istio's last table; empty where none was kept.  Raises InvalidInput (it is broken), OSError."""
@@ -208,15 +234,32 @@ class Journal:
         else:
             self._alive.pop(key, None)
         self._lines += 1
+        if self._behind or self._lines > 4 * len(self._alive) + HISTORY:
+            self._write(self._rewrite)
+        else:
+            self._write(lambda: self._add(line))
+
+    def _add(self, line: bytes) -> None:
+        if os.write(self._descriptor, line) != len(line):
+            self._rewrite()  # a full disk took half a line: end it, or take it back
+
+    def _write(self, work: Callable[[], None]) -> None:
         try:
-            if self._behind or self._lines > 4 * len(self._alive) + HISTORY:
-                self._rewrite()
-            elif os.write(self._descriptor, line) != len(line):
-                self._rewrite()  # a full disk took half a line: end it, or take it back
-            self._behind = False
+            work()
         except OSError as error:
             self._behind = True
-            self._failed(error.strerror or str(error))
+            self._tell(error.strerror or str(error))
+        else:
+            self._behind = False
+            self._tell("")
+
+    def _tell(self, reason: str) -> None:
+        """The first failure, and the end of all."""
+        if not reason and (self._behind or self._istio_waits is not None):
+            return
+        if bool(reason) != bool(self._problem):
+            self._problem = reason
+            self._failed(reason)
 
     def _rewrite(self) -> None:
         """Write all that lives to a new file and put it in the old one's place."""
@@ -228,7 +271,10 @@ class Journal:
             os.replace(new, self._path)
         except OSError:
             os.close(descriptor)
-            new.unlink(missing_ok=True)
+            try:
+                new.unlink(missing_ok=True)
+            except OSError:
+                pass  # the first error tells
             raise
         self.close()
         self._descriptor, self._lines = descriptor, len(self._alive)

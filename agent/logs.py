@@ -58,6 +58,11 @@ class Event(Enum):
     VSERVICE_DELETED = ("vservice.deleted", "info", "A vservice was deleted.")
     JOURNAL_BROKEN = ("journal.broken", "warning", "A line of the journal did not decode and was left out.")
     JOURNAL_FAILED = ("journal.failed", "error", "The journal was not written: a restart may forget.")
+    JOURNAL_RECOVERED = (
+        "journal.recovered",
+        "info",
+        "The journal is written again; nothing is missed.",
+    )
     HOLDER_STARTED = ("holder.started", "info", "The process that answers socket() calls was started.")
     HOLDER_FOUND = ("holder.found", "info", "The holder of an earlier daemon still runs and was taken over.")
     HOLDER_LOST = ("holder.lost", "error", "The holder ended or does not answer; it is started again.")

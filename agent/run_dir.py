@@ -39,8 +39,11 @@ class RunDir:
             raise Conflict(
                 f"another daemon (pid {number}) runs on {path}: stop it, or give another --run-dir"
             ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        try:  # for messages only
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            pass
         self.path = path
 
     @property

@@ -136,9 +136,10 @@ def test_what_a_full_disk_refused_is_written_later(tmp_path: Path) -> None:
     subject.app(app(1))
     os.close(subject._descriptor)
     subject._descriptor = kept
-    assert reasons and subject.read().apps == ()
+    assert reasons == ["No space left on device"] and subject.read().apps == ()
+    assert "No space left" in subject.problem
     subject.app(app(2))  # there is room again
-    assert subject.read().apps == (app(1), app(2)) and len(reasons) == 1
+    assert subject.read().apps == (app(1), app(2)) and reasons[1:] == [""] and not subject.problem
     subject.close()
 
 
@@ -169,3 +170,24 @@ def test_decode_is_the_inverse_of_encode(number: int, name: str, labels: dict[st
     record = app(number, name=name, app_class=Class(Labels(frozenset(labels.items()))))
     entry = Entry(1, app=AppRecord(record.app, index))
     assert journal.decode(journal.encode(entry)) == entry
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """Said once, whatever is refused meanwhile; all is written once it can be, without another change."""
+    reasons: list[str] = []
+    folder = tmp_path / "run"
+    folder.mkdir()
+    subject = Journal(folder, reasons.append)
+    subject.start((app(1),), ())
+    subject.close()
+    folder.rename(tmp_path / "away")
+    subject.app(app(2))
+    subject.save_istio((), ())
+    subject.sweep()
+    assert len(reasons) == 1 and "No such file" in subject.problem
+    (tmp_path / "away").rename(folder)
+    assert subject.read_istio() == ((), ())
+    subject.sweep()
+    assert reasons[1:] == [""] and not subject.problem
+    assert subject.read().apps == (app(1), app(2)) and (folder / "istio").exists()
+    subject.close()
