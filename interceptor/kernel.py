@@ -107,6 +107,8 @@ class Kernel:
         An app whose sockets are injected needs no program on its own cgroup: its sockets are
         the holder's.  Raises OSError.
         """
+        if flags >> abi.APP_WAIT_SHIFT:
+            self.waiting.admit(app_id)
         if flags & abi.APP_EMPTY:
             self._maps["living"].update(struct.pack("=I", app_id), struct.pack("=I", flags))
             return
@@ -208,6 +210,7 @@ class Kernel:
         """
         self._maps["living"].delete(struct.pack("=I", app_id))
         self._maps["usages"].delete(struct.pack("=I", app_id))
+        self.waiting.forget(app_id)
         self._retire(app_id)
         freed = []
         for key, value in self._maps["ports"].items():

@@ -73,6 +73,7 @@ MAPS: Final = {
     "crossings": (abi.CROSSING_KEY.size, abi.CROSSING.size),
     "served": (8, abi.PORT_KEY.size),
     "holes": (4, abi.HOLE.size),
+    "waiters": (4, 8),
     "waits": (abi.WAIT_KEY.size, abi.WAIT.size),
     "listeners": (abi.LISTENER_KEY.size, 8),
     "counts": (abi.COUNT_KEY.size, abi.COUNT.size),

@@ -27,7 +27,8 @@ class Waiting:
     """The hole and the link of one run directory; both outlive the daemon."""
 
     def __init__(self, maps: Mapping[str, libbpf.Map], program_fd: int, pin_dir: Path, network: Path) -> None:
-        self._holes, self._pool, self._waits = maps["holes"], maps["pool"], maps["waits"]
+        self._holes, self._pool = maps["holes"], maps["pool"]
+        self._waits, self._waiters = maps["waits"], maps["waiters"]
         self._program_fd = program_fd
         self._pin = pin_dir / LINK_NAME
         self._network = network
@@ -41,6 +42,16 @@ class Waiting:
     def count(self) -> int:
         """Connections that wait, and those that have waited and live."""
         return len(list(self._waits.keys()))
+
+    def admit(self, app_id: int) -> None:
+        """This app may wait.  Raises OSError."""
+        key = struct.pack("=I", app_id)
+        if self._waiters.get(key) is None:  # else it has waited under an earlier daemon
+            self._waiters.update(key, bytes(8))
+
+    def forget(self, app_id: int) -> None:
+        """The app has ended: a socket of its that still waits somewhere is led nowhere."""
+        self._waiters.delete(struct.pack("=I", app_id))
 
     def start(self) -> None:
         """Apps may wait from now on; idempotent.  Raises Exhausted (the pool is empty), OSError."""

@@ -72,7 +72,11 @@ INLINE int answer_dialler(struct __sk_buff *skb, struct bpf_sock *sk)
 	struct wait *wait;
 	if (!may_wait_here() || !(state = bpf_sk_storage_get(&sockets, sk, 0, 0)) ||
 	    state->wait_until <= bpf_ktime_get_coarse_ns() || skb->protocol != ETH_IPV4 ||
-	    !sender_tuple(skb, &tuple, &tcp, sizeof tcp) || !(tcp.flags & RST))
+	    !sender_tuple(skb, &tuple, &tcp, sizeof tcp))
+		return PASS;
+	if ((tcp.flags & (SYN | ACK)) == SYN)
+		return FAIL; /* its own, where its port is the one it dials: it would be connected with itself */
+	if (!(tcp.flags & RST))
 		return PASS;
 	struct wait_key key = { .ip = tuple.ipv4.saddr, .port = bpf_ntohs(tcp.to) };
 	wait = bpf_map_lookup_elem(&waits, &key);

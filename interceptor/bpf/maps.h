@@ -60,6 +60,7 @@ MAP(lost, BPF_MAP_TYPE_ARRAY, 2, BPF_F_MMAPABLE, __u32, __u64);
 
 /* Connect-wait (wait.h). */
 MAP(holes, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct hole);
+MAP(waiters, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, __u32, __u64); /* living apps: how many of `waits` are theirs */
 MAP(waits, BPF_MAP_TYPE_HASH, 65536, BPF_F_NO_PREALLOC, struct wait_key, struct wait);
 MAP(listeners, BPF_MAP_TYPE_SOCKHASH, 16384, 0, struct listener_key, __u64);
 

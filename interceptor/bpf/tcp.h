@@ -169,7 +169,7 @@ INLINE void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct sock_st
 		wait = wait_of(ctx);
 		if (in_hole(ctx, state))
 			port = wait && wait->established ? wait->real : 0; /* led nowhere: as if refused at once */
-		forget_wait(ctx);
+		forget_wait(ctx, state->owner.id);
 	}
 	if (state->start && port)
 		ended(ctx, sk, state, port, ctx->args[0] != BPF_TCP_SYN_SENT);

@@ -16,6 +16,7 @@
 #define PAUSE 1000        /* milliseconds: the least that TCP_RTO_MAX_MS takes */
 #define MILLISECOND 1000000ull
 #define SLOTS 8  /* listeners of one port (SO_REUSEPORT) that are kept: each new one in one of these */
+#define WAITS_PER_APP 4096 /* one app shall not take what another's connect() needs: ports towards the hole */
 #define ASTRAY 3 /* once may be a listener that closes just now */
 
 INLINE int may_wait(struct app *app)
@@ -72,16 +73,18 @@ NOINLINE int begin_wait(struct bpf_sock_ops *ctx, struct sock_state *state)
 {
 	struct wait_key key = { .ip = ctx->local_ip4, .port = ctx->local_port };
 	struct wait wait = { .app = state->owner.id, .cls = state->owner.cls, .ip = state->peer.ip, .port = state->peer.port };
+	__u64 *count = bpf_map_lookup_elem(&waiters, &wait.app);
 	int value = 0;
 	if (!bpf_getsockopt(ctx, SOL_TCP, TCP_SYNCNT, &value, sizeof value))
 		wait.tries = value;
 	value = 0;
 	if (!bpf_getsockopt(ctx, SOL_TCP, TCP_RTO_MAX_MS, &value, sizeof value))
 		wait.pause = value;
-	if (bpf_map_update_elem(&waits, &key, &wait, BPF_ANY)) {
-		state->wait_until = 1; /* full: refused as ever */
+	if (!count || *count >= WAITS_PER_APP || bpf_map_update_elem(&waits, &key, &wait, BPF_ANY)) {
+		state->wait_until = 1; /* too many: refused as ever */
 		return 0;
 	}
+	__sync_fetch_and_add(count, 1);
 	value = MAX_TRIES;
 	bpf_setsockopt(ctx, SOL_TCP, TCP_SYNCNT, &value, sizeof value);
 	set_pause(ctx, state, 0);
@@ -108,10 +111,13 @@ INLINE struct wait *wait_of(struct bpf_sock_ops *ctx)
 	return bpf_map_lookup_elem(&waits, &key);
 }
 
-INLINE void forget_wait(struct bpf_sock_ops *ctx)
+NOINLINE int forget_wait(struct bpf_sock_ops *ctx, __u32 app)
 {
 	struct wait_key key = { .ip = ctx->local_ip4, .port = ctx->local_port };
-	bpf_map_delete_elem(&waits, &key);
+	__u64 *count = bpf_map_lookup_elem(&waiters, &app);
+	if (!bpf_map_delete_elem(&waits, &key) && count)
+		__sync_fetch_and_sub(count, 1);
+	return 0;
 }
 
 /* listen(): kept by its real port, before the table says that it listens. */
@@ -163,7 +169,7 @@ INLINE void look_up(struct bpf_sk_lookup *ctx)
 	app.id = wait->app;
 	app.cls = wait->cls;
 	to.port = wait->port;
-	outcome = decide(&app, wait->ip, wait->port, &to, &error);
+	outcome = bpf_map_lookup_elem(&waiters, &app.id) ? decide(&app, wait->ip, wait->port, &to, &error) : MISS;
 	if (outcome == CHOSEN && to.app && to.ip == LOOPBACK) {
 		wait->target = to.app;
 		wait->real = to.port;
@@ -173,7 +179,7 @@ INLINE void look_up(struct bpf_sk_lookup *ctx)
 		wait->astray = 0;
 		return;
 	}
-	/* policy forbids it now, a backend is outside or in a pod, or a listener is older than the first app that
+	/* its app has ended (the class may be another's by now), policy forbids it, a backend is outside or in a pod, or a listener is older than the first app that
 	 * waits: a connect() made anew is told, or succeeds */
 	if (wait->astray < ASTRAY)
 		wait->astray++;

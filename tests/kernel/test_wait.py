@@ -362,3 +362,41 @@ def test_attached_only_while_it_is_needed(driver: Driver) -> None:
     driver.kernel.waiting.start()
     assert link.exists() and driver.kernel.waiting.hole == hole
     assert outcome(dial(driver, client))[0] == "ECONNREFUSED"
+
+
+def test_an_app_has_its_share_and_no_more(driver: Driver) -> None:
+    """Beyond it a refusal is told at once; what has ended is given back."""
+    driver.app("1.1.1.1")
+    client = driver.app("2.2.2.2", wait=60)
+    code = """
+import resource, socket
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8000), hard))
+def dial():
+    s = socket.socket()
+    s.setblocking(False)
+    s.connect_ex(("1.1.1.1", 80))
+    return s
+kept = [dial() for _ in range(4096)]
+last = dial()
+last.setblocking(True)
+print("dials", last.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+kept.pop().close()
+print(dial().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+"""
+    dialling = driver.serve(client, code)
+    assert dialling.wait(30) == 0
+    assert dialling.output().split() == ["dials", "111", "0"]
+    waiting(driver, 0)
+
+
+def test_a_socket_that_outlives_its_app(driver: Driver) -> None:
+    """Passed on, it still waits; but the app's class may be another's by now: it is led nowhere."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2", wait=60)
+    serving = late(driver, server)
+    dialling = dial(driver, client)
+    waiting(driver)
+    driver.kernel.forget(2)
+    serving.popen.send_signal(signal.SIGUSR1)
+    what, seconds = outcome(dialling)
+    assert what == "ECONNREFUSED" and seconds < 5
