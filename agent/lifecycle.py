@@ -269,7 +269,7 @@ class Apps:
         if not request.new_netns and not request.lonely:
             raise Unsupported(
                 "--new-netns=false: the caller has another network namespace than the node, with a network "
-                "of its own: leave the flag out"
+                "of its own: leave the flag out, or adopt the container with: ax attach"
             )
         # A place without a network, such as a container's: the app's sockets must be the node's.
         return replace(request, new_netns=True)

@@ -8,6 +8,8 @@
 
 enum { EX_USAGE = 64, EX_DATAERR, EX_UNAVAILABLE = 69, EX_SOFTWARE, EX_OSERR, EX_NOPERM = 77 };
 
+#define RESOLV "/etc/resolv.conf"
+
 /* As given: the daemon is who reads and checks values.  Texts that were not given are "". */
 struct options {
 	const char *ip, *name, *labels, *expose, *user, *interface, *namespace, *service_account;

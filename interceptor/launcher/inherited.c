@@ -8,8 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define RESOLV "/etc/resolv.conf"
-
 /* Standard streams (inetd) and what systemd passes (sd_listen_fds(3)) are meant for the program. */
 static bool is_meant(int fd)
 {

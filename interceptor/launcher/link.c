@@ -99,6 +99,6 @@ void set_up_network(const char *ip, const char *interface, bool found)
 		error = add_address(netlink, where, ip);
 	if (error)
 		fail(error == EPERM ? EX_NOPERM : EX_OSERR, "cannot set up interface %s with address %s: %s%s", where,
-		     ip, strerror(error), error == EPERM ? " (or give --new-netns=false)" : "");
+		     ip, strerror(error), error != EPERM ? "" : *interface ? " (leave --interface out)" : " (or give --new-netns=false)");
 	close(netlink);
 }

@@ -52,7 +52,8 @@ void enter_namespaces(const struct options *options, struct place *place)
 	*place = (struct place){ 0 };
 	/* a container may have the directory elsewhere than the daemon has it */
 	snprintf(place->resolv, sizeof(place->resolv), "%s/resolv.conf", options->run_dir);
-	int mounts = options->dns_override && !access(place->resolv, R_OK) ? CLONE_NEWNS : 0, error;
+	bool shows = options->dns_override && !access(place->resolv, R_OK) && !access(RESOLV, F_OK);
+	int mounts = shows ? CLONE_NEWNS : 0, error;
 	place->mounts = mounts;
 	if (options->new_netns && !unshare(CLONE_NEWNET | mounts)) {
 		place->found = place->lonely = !set_up_loopback(); /* CAP_SYS_ADMIN without CAP_NET_ADMIN */
@@ -69,18 +70,18 @@ void enter_namespaces(const struct options *options, struct place *place)
 	    set_up_loopback())
 		return;
 	fail(error == EPERM ? EX_NOPERM : EX_OSERR, "cannot make a network namespace: %s (%s, or give --new-netns=false)",
-	     strerror(error), geteuid() ? "be root or let users make user namespaces" : "it needs CAP_SYS_ADMIN");
+	     strerror(error), geteuid() ? "be root or let users make user namespaces"
+					: "it needs CAP_SYS_ADMIN, or in a container --net none");
 }
 
 /* Shows `file` as /etc/resolv.conf, in the app's own mount namespace.  Resolvers that ask over a
  * Unix socket would pass it by: where those are, nobody answers. */
 void show_resolv(const char *file)
 {
-	static const char target[] = "/etc/resolv.conf";
-	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) || mount(file, target, NULL, MS_BIND, NULL))
-		fail(EX_OSERR, "cannot mount %s over %s: %s (or give --dns-override=false)", file, target,
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) || mount(file, RESOLV, NULL, MS_BIND, NULL))
+		fail(EX_OSERR, "cannot mount %s over %s: %s (or give --dns-override=false)", file, RESOLV,
 		     strerror(errno));
-	mount(NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL); /* all apps share the file */
+	mount(NULL, RESOLV, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL); /* all apps share the file */
 	mount("/dev/null", "/run/systemd/resolve/io.systemd.Resolve", NULL, MS_BIND, NULL);
 	mount("/dev/null", "/run/nscd/socket", NULL, MS_BIND, NULL);
 }

@@ -153,6 +153,8 @@ def test_more_rights(node: Node, containers: Containers, extra: tuple[str, ...])
     """It makes what it may of the app's namespaces; the run directory may be anywhere."""
     containers.start("web", "--name", "web", *WEB)
     wait_until(node.servers, "httpd listens")
+    # nothing to mount over: names are known all the same
+    assert containers.ax("wget", "-qO-", "http://web", extra=extra).ok() == PAGE
     look = "wget -qO- http://web; cat /etc/resolv.conf; ip -4 address show dev lo up"
     out = containers.ax("--ip", "2.2.2.2", "sh", "-c", look, extra=extra, resolv="nameserver 9.9.9.9\n").ok()
     assert out.startswith(PAGE) and "nameserver 241.255.255.53" in out and "2.2.2.2/32" in out
@@ -180,7 +182,9 @@ def test_a_container_with_a_network(node: Node, containers: Containers) -> None:
         default = containers.ax("true", netns=netns)
         without = containers.ax("--new-netns=false", "true", netns=netns)
         holder.kill()
+        interface = containers.ax("--interface", "eth0", "true")
     assert (default.code, "cannot make a network namespace" in default.err) == (77, True)
+    assert (interface.code, "leave --interface out" in interface.err) == (77, True)
     assert (without.code, "the caller has another network namespace" in without.err) == (71, True)
 
 
