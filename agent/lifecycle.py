@@ -238,7 +238,7 @@ class Apps:
             parts.kernel.attach(path, app_id, parts.registry.class_index(app.app_class), ip, flags_of(app))
             undo.callback(parts.kernel.forget, app_id)
             for expose in request.exposes:
-                parts.kernel.expose(app_id, ip, expose.port, expose.host_port)
+                parts.kernel.expose(app_id, ip, expose)
         except OSError as error:
             raise Unsupported(f"app {app.id_text}: {error.strerror or error} ({path})") from error
         parts.writer.write()

@@ -227,12 +227,20 @@ def server_views(snapshot: Snapshot, cluster: str) -> list[ServerView]:
                 appid=app.id_text,
                 proto=service.protocol.label,
                 serviceaddr=f"{app.ip}:{service.port}",
-                ipv4addr=f"{app.own_ip or snapshot.node_ip}:{service.real_port}",
+                ipv4addr=f"{app.own_ip or exposed_at(app, service) or snapshot.node_ip}:{service.real_port}",
                 name=app.name,
                 labels=_labels(app),
             )
         )
     return rows
+
+
+def exposed_at(app: App, service: Service) -> IPv4Address | None:
+    """The one address of the node where strangers may dial the service, if `--expose` named one."""
+    for expose in app.exposes:
+        if (expose.port, expose.host_port) == (service.port, service.real_port) and expose.host_ip:
+            return expose.host_ip if int(expose.host_ip) else None
+    return None
 
 
 def socket_view(service: Service, app: App, node: str, inode: int) -> SocketView:

@@ -15,7 +15,7 @@ from appswitch.interceptor.events import AdmissionRefused, Event
 from appswitch.interceptor.netns import Pod
 from appswitch.interceptor.sock_diag import Listener
 from appswitch.interceptor.statistics import MapStatistics, ProgramStatistics
-from appswitch.model import Service
+from appswitch.model import Expose, Service
 
 
 class WaitingLike(Protocol):
@@ -45,7 +45,7 @@ class KernelDriver(Protocol):
 
     def adopt_listener(self, app_id: int, ip: IPv4Address, listener: Listener, pod: Pod | None) -> None: ...
 
-    def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None: ...
+    def expose(self, app_id: int, ip: IPv4Address, expose: Expose) -> None: ...
 
     def owner(self, descriptor: int) -> int: ...
 

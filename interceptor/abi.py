@@ -75,8 +75,8 @@ USAGE: Final = struct.Struct("=IIQ")
 """of an app: ports of the pool it holds, events told since, since when"""
 REAL_KEY: Final = struct.Struct("=HBB")
 """real port, protocol, pad"""
-REAL: Final = struct.Struct("=I4sHH")
-"""app, ip, port, exposed (1: strangers may dial it)"""
+REAL: Final = struct.Struct("=I4sHH4s")
+"""app, ip, port, exposed (1: strangers may dial it), the address where (zeros: each of the node's)"""
 POD: Final = struct.Struct("=4s4sQ")
 """its own address, the node's as seen from there, cookie of its network namespace"""
 CROSSING_KEY: Final = struct.Struct("=4s4sHHHH")

@@ -40,7 +40,7 @@ from appswitch.interceptor.tables import (
     WriteVerdicts,
 )
 from appswitch.interceptor.waiting import OWN_NETWORK, Waiting
-from appswitch.model import BindScope, Protocol, Service
+from appswitch.model import BindScope, Expose, Protocol, Service
 
 BPFFS: Final = Path("/sys/fs/bpf")
 
@@ -165,7 +165,7 @@ class Kernel:
             address = listener.address if int(listener.address) else pod.address
         else:
             real_key = abi.REAL_KEY.pack(listener.port, listener.protocol, 0)
-            self._maps["reals"].update(real_key, abi.REAL.pack(app_id, ip.packed, listener.port, 1))
+            self._maps["reals"].update(real_key, abi.REAL.pack(app_id, ip.packed, listener.port, 1, bytes(4)))
         word = int.from_bytes(address.packed, sys.byteorder)
         port = listener.port
         self._maps["ports"].update(key, abi.PORT.pack(port, 0, bits, count + 1, word, port, listener.cookie))
@@ -185,17 +185,19 @@ class Kernel:
         value = abi.POD.pack(pod.address.packed, pod.node.packed, pod.netns)
         self._maps["pods"].update(struct.pack("=I", app_id), value)
 
-    def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None:
-        """The app's TCP port will really be `host_port` of the node, and strangers may dial it.
+    def expose(self, app_id: int, ip: IPv4Address, expose: Expose) -> None:
+        """The app's TCP port will really be one of the node, and strangers may dial it.
 
         Before the app binds.  Raises OSError: the map is full.
         """
+        port, host_port = expose.port, expose.host_port
+        at = (expose.host_ip or IPv4Address(0)).packed
         # a second socket of the same port, for IPv6 alone, gets a port of the pool as ever
         key = abi.PORT_KEY.pack(app_id, port, Protocol.TCP, 0)
         address = int.from_bytes(ip.packed, sys.byteorder)
         self._maps["ports"].update(key, abi.PORT.pack(host_port, 0, 0, 0, address, host_port, 0))
         self._maps["reals"].update(
-            abi.REAL_KEY.pack(host_port, Protocol.TCP, 0), abi.REAL.pack(app_id, ip.packed, port, 1)
+            abi.REAL_KEY.pack(host_port, Protocol.TCP, 0), abi.REAL.pack(app_id, ip.packed, port, 1, at)
         )
 
     def owner(self, descriptor: int) -> int:

@@ -24,7 +24,7 @@ from appswitch.interceptor.events import Event as KernelEvent
 from appswitch.interceptor.netns import Pod
 from appswitch.interceptor.sock_diag import Listener
 from appswitch.interceptor.statistics import MapStatistics, ProgramStatistics
-from appswitch.model import Service
+from appswitch.model import Expose, Service
 
 
 class FakeLog(Log):
@@ -164,8 +164,8 @@ class FakeKernel:
             Service(app_id, listener.protocol, listener.port, listener.port, cookie=listener.cookie)
         )
 
-    def expose(self, app_id: int, ip: IPv4Address, port: int, host_port: int) -> None:
-        self.exposed.append((app_id, port, host_port))
+    def expose(self, app_id: int, ip: IPv4Address, expose: Expose) -> None:
+        self.exposed.append((app_id, expose.port, expose.host_port))
 
     def owner(self, descriptor: int) -> int:
         return self.owners.get(os.fstat(descriptor).st_ino, 0) if descriptor >= 0 else 0

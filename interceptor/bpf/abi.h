@@ -67,7 +67,8 @@ struct usage { __u32 ports, told; __u64 since; };
 #define TOLD_REFUSALS 200 /* of an app each second, as many as the daemon logs */
 #define TOLD 2000         /* listen() and close, with them */
 struct real_key { __u16 port; __u8 protocol, pad; };
-struct real { __u32 app, ip; __u16 port, exposed; }; /* exposed: strangers may dial it (--expose) */
+/* exposed: strangers may dial it (--expose), at the address `at` alone, where it is not 0 */
+struct real { __u32 app, ip; __u16 port, exposed; __u32 at; };
 
 struct dial_key { __u32 ip; __u16 port, local; };
 struct dial { __u32 app, ip, to_ip; __u16 to_port, port; };

@@ -56,11 +56,12 @@ INLINE int refuse_stranger(struct sock_state *state, struct bpf_sock_tuple *tupl
 	return FAIL;
 }
 
-INLINE int is_exposed(__u16 port)
+/* Whether strangers may dial this port of the node, at `ip` (0: at any). */
+INLINE int is_exposed(__u16 port, __u32 ip)
 {
 	struct real_key key = { .port = port, .protocol = TCP };
 	struct real *real = bpf_map_lookup_elem(&reals, &key);
-	return real && real->exposed;
+	return real && real->exposed && (!real->at || !ip || ip == real->at);
 }
 
 /* A segment at a socket in SYN_SENT: a refusal is not heard while its connect() waits. */
@@ -131,7 +132,7 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 		return PASS;
 	if (listener && size == sizeof tuple.ipv4 && admit_crossing(listener->owner.id, &tuple))
 		return PASS;
-	exposed = is_exposed(key.local);
+	exposed = is_exposed(key.local, TO(tuple, size));
 	if (exposed)
 		bpf_map_delete_elem(&dials, &key); /* an app's that had this tuple before: the stranger is not that app */
 	return exposed ? PASS : refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);

@@ -323,7 +323,7 @@ INLINE int is_nameless(struct bpf_sock_addr *ctx, int v6)
 	struct bpf_sock *sk = ctx->sk;
 	__u32 ip;
 	return app->id && !(app->flags & ~(APP_EMPTY | APP_HOLDER | APP_ENDED)) && ctx->protocol == TCP &&
-	       address(ctx, v6, &ip) && IS_LOOPBACK(ip) && !known_socket(sk, v6, sk->src_port) && !is_exposed(sk->src_port);
+	       address(ctx, v6, &ip) && IS_LOOPBACK(ip) && !known_socket(sk, v6, sk->src_port) && !is_exposed(sk->src_port, 0);
 }
 
 INLINE int getpeername(struct bpf_sock_addr *ctx, int v6)

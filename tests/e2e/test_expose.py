@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from e2e.node import Node
 from e2e.servers import PYTHON
 
@@ -23,6 +25,21 @@ def test_strangers_reach_an_exposed_port(node: Node, mode: list[str]) -> None:
     server.stop()
     node.wait(lambda: f"{ip}:8000" not in str(node.servers()), "the server is gone")
     node.wait(lambda: node.run(*mode, "--expose", "8000:10900", "true").code == 0, "the port is free")
+
+
+@pytest.mark.parametrize(("bound", "port"), [("0.0.0.0", 10910), ("own", 10911), ("::", 10912)])
+def test_one_address_of_the_node(node: Node, mode: list[str], bound: str, port: int) -> None:
+    """Strangers are admitted there and nowhere else, whatever address the app binds; the mesh goes on."""
+    ip = node.fresh_ip()
+    server = [PYTHON, "-m", "http.server", "--bind", bound.replace("own", ip), "8000"]
+    node.start(*mode, "--ip", ip, "--expose", f"8000:{NODE_IP}:{port}", *server)
+    node.wait_service(ip, 8000)
+    (row,) = [row for row in node.servers() if row["serviceaddr"] == f"{ip}:8000"]
+    assert row["ipv4addr"] == f"{NODE_IP}:{port}"
+    assert "200 OK" in node.host("curl", "-sI", "-m", "5", f"http://{NODE_IP}:{port}/").ok()
+    for elsewhere in ("127.0.0.1", "[::1]", "127.0.0.2"):
+        assert node.host("curl", "-sI", "-m", "1", f"http://{elsewhere}:{port}/").code in (7, 28)
+    assert "200 OK" in node.run(*mode, "curl", "-sI", "-m", "5", f"http://{ip}:8000/").ok()
 
 
 def test_others_stay_closed(node: Node, mode: list[str]) -> None:

@@ -36,7 +36,7 @@ class Table:
         key = abi.PORT_KEY.pack(7, port, Protocol.TCP, 0)
         self.ports[key] = abi.PORT.pack(real, 0, 0, listening, 0, real if lasting else 0, 0)
         behind = abi.REAL_KEY.pack(real, Protocol.TCP, 0)
-        self.reals[behind] = abi.REAL.pack(7, bytes(4), port, exposed)
+        self.reals[behind] = abi.REAL.pack(7, bytes(4), port, exposed, bytes(4))
 
     def count(self) -> int:
         return int(abi.USAGE.unpack(self.usages[struct.pack("=I", 7)])[0])
