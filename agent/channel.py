@@ -74,7 +74,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._peer = _peer_of(sock)
+        self._peer = peer_of(sock)
         self._later: list[int] = []
 
     def peer(self) -> Peer:
@@ -145,12 +145,6 @@ class Channel:
             await ready
         finally:
             loop.remove_reader(self._sock)
-
-
-def _peer_of(sock: socket.socket) -> Peer:
-    """SO_PEERCRED, unix(7)."""
-    size = struct.calcsize("3i")
-    return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
 
 
 def _take(sock: socket.socket, limit: int, later: list[int] | None = None) -> Packet:

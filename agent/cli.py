@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "get": ("cli_get", "Get active resources"),
     "attach": ("cli_attach", "Make an app of a container, pod or process that runs already"),
     "detach": ("cli_detach", "Let an attached app go"),
+    "oci-hook": ("cli_oci_hook", "Attach a container by its annotations: a hook of an OCI runtime"),
     "create": ("cli_create", "Create a resource"),
     "delete": ("cli_delete", "Delete a resource"),
     "del": ("cli_delete", "The same as delete"),

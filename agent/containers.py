@@ -107,15 +107,14 @@ def _by_name(target: str, root: Path) -> list[Path]:
     if len(target) < SHORTEST:
         return []
     found: list[Path] = []
+    # an id, whole or (hexadecimal) its beginning, between the words that runtimes put around it
+    whole = "" if re.fullmatch(r"[0-9a-f]+", target) else r"(?:$|[-.:])"
+    wanted = re.compile(rf"(?:^|[-.:]){re.escape(target)}{whole}")
     for folder, names, _ in os.walk(root):
-        for name in [name for name in names if target in re.split(r"[-.]", name) or _starts(name, target)]:
+        for name in [name for name in names if wanted.search(name)]:
             found.append(Path(folder, name))
             names.remove(name)
     return sorted(found)
-
-
-def _starts(name: str, target: str) -> bool:
-    return any(part.startswith(target) for part in re.split(r"[-.:]", name)) or name.startswith(target)
 
 
 def _docker_id(target: str, docker: Path) -> str:

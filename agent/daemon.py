@@ -33,6 +33,7 @@ from appswitch.agent.launch import LaunchServer
 from appswitch.agent.lifecycle import Apps, Parts
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.naming import Naming
+from appswitch.agent.oci_listener import OciListener
 from appswitch.agent.port_stock import PortStock
 from appswitch.agent.profiling import beside
 from appswitch.agent.registry import Registry
@@ -200,6 +201,9 @@ class Daemon:
         launch = LaunchServer(run_dir.path, self._apps, log)
         launch.start()
         parts.push_async_callback(launch.close)
+        containers = OciListener(run_dir.path, self._apps, log)
+        containers.start()
+        parts.push_async_callback(containers.close)
         snapshot = registry.snapshot
         log(
             Event.STARTED,
