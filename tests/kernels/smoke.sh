@@ -19,7 +19,7 @@ check() { # NAME COMMAND…: until it succeeds, at most three minutes (emulation
 daemon() {
     "$ax" daemon --node-name host0 >>daemon.log 2>&1 &
     daemon=$!
-    check "$1" "$ax" run --new-netns=false true
+    check "$1" "$ax" run true # the holder is there, too
 }
 page() { "$ax" run "$@" >page 2>&1 && grep -q "^$want$" page || { cat page; false; }; }
 refused() { ! "$ax" run "$@" >page 2>&1 && grep -q "Permission denied" page || { cat page; false; }; }
