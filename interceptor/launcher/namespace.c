@@ -66,9 +66,12 @@ void enter_namespaces(const struct options *options, struct place *place)
 		place->mounts = mounts && !unshare(mounts);
 		return;
 	}
-	if (error == EPERM && geteuid() && !(error = enter_user_namespace(CLONE_NEWNET | mounts)) &&
-	    set_up_loopback())
-		return;
+	if (error == EPERM && geteuid()) {
+		error = enter_user_namespace(CLONE_NEWNET | mounts);
+		if (!error && set_up_loopback())
+			return;
+		error = error && error != EACCES ? error : EPERM; /* AppArmor may give one without rights in it */
+	}
 	fail(error == EPERM ? EX_NOPERM : EX_OSERR, "cannot make a network namespace: %s (%s, or give --new-netns=false)",
 	     strerror(error), geteuid() ? "be root or let users make user namespaces"
 					: "it needs CAP_SYS_ADMIN, or in a container --net none");
