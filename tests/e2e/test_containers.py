@@ -11,7 +11,7 @@ import pytest
 
 from e2e.containers import Containers
 from e2e.node import Node
-from e2e.sandbox import wait_until
+from e2e.sandbox import NODE_IP, wait_until
 from e2e.servers import nginx_argv
 
 WEB = ("httpd", "-f", "-p", "80", "-h", "/www")
@@ -54,7 +54,16 @@ def test_labels_and_balance(node: Node, containers: Containers) -> None:
     assert refused.code and "Permission denied" in refused.err
 
 
-@pytest.mark.parametrize("resolv", [None, "nameserver 127.0.0.11\n", "search x\nnameserver 10.96.0.10\n"])
+@pytest.mark.parametrize(
+    "resolv",
+    [
+        None,
+        "nameserver 127.0.0.11\n",
+        "search x\nnameserver 10.96.0.10\n",
+        "nameserver 169.254.169.253\n",
+        f"nameserver {NODE_IP}\nnameserver 9.9.9.9\n",
+    ],
+)
 def test_names_by_whatever_nameserver(node: Node, containers: Containers, resolv: str | None) -> None:
     """Nothing may be mounted in there: the file stays as it is, and who is asked does not matter."""
     containers.start("web", "--name", "web", *WEB)
