@@ -1,7 +1,7 @@
 """`ax get sockets`: the service table joined with the kernel's inode numbers.
 
-All sockets of apps live in the node's namespace (those of empty namespaces are injected), so the
-daemon's own /proc/net lists them by their real port.
+Sockets of apps live in the node's namespace (those of empty namespaces are injected), so the daemon's own
+/proc/net lists them by their real port; a pod's are in its first process's.
 """
 
 from __future__ import annotations
@@ -19,22 +19,32 @@ _LISTEN: Final = "0A"
 
 def read_sockets(snapshot: Snapshot, proc: Path = Path("/proc/net")) -> list[SocketView]:
     """One row a service, in the order of app, protocol and port."""
-    inodes: dict[tuple[Protocol, int], int] = {}
-    for name, protocol in _FILES:
-        try:
-            with (proc / name).open(encoding="ascii", errors="replace") as lines:
-                for port, inode in listening(lines, protocol):
-                    inodes.setdefault((protocol, port), inode)
-        except OSError:  # no IPv6, or /proc hidden: the inode is shown as 0
-            continue
     apps = {app.id: app for app in snapshot.apps}
+    node = _inodes(proc)
+    pods = {app.id: _inodes(Path(f"/proc/{app.pid}/net")) for app in snapshot.apps if app.own_ip is not None}
     return [
         socket_view(
-            service, apps[service.app], snapshot.node, inodes.get((service.protocol, service.real_port), 0)
+            service,
+            apps[service.app],
+            snapshot.node,
+            pods.get(service.app, node).get((service.protocol, service.real_port), 0),
         )
         for service in sorted(snapshot.services, key=lambda s: (s.app, s.protocol, s.port, s.real_port))
         if service.app in apps
     ]
+
+
+def _inodes(proc: Path) -> dict[tuple[Protocol, int], int]:
+    """By protocol and port."""
+    found: dict[tuple[Protocol, int], int] = {}
+    for name, protocol in _FILES:
+        try:
+            with (proc / name).open(encoding="ascii", errors="replace") as lines:
+                for port, inode in listening(lines, protocol):
+                    found.setdefault((protocol, port), inode)
+        except OSError:  # no IPv6, or /proc hidden, or the pod's process gone: the inode is shown as 0
+            continue
+    return found
 
 
 def listening(lines: Iterable[str], protocol: Protocol) -> Iterator[tuple[int, int]]:

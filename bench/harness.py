@@ -21,10 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from e2e.node import Node  # noqa: E402
+from e2e.pods import Pod  # noqa: E402
 from e2e.sandbox import Process, Sandbox, wait_until  # noqa: E402
 from e2e.servers import nginx_argv  # noqa: E402
 
-__all__ = ["ROOT", "Node", "Process", "Sandbox", "nginx_argv", "wait_until"]
+__all__ = ["ROOT", "Node", "Pod", "Process", "Sandbox", "nginx_argv", "wait_until"]
 
 T = TypeVar("T")
 

@@ -9,7 +9,18 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ALL = ("connect", "http_requests", "throughput", "launch", "scale", "untouched", "udp", "busy", "envoy")
+ALL = (
+    "connect",
+    "http_requests",
+    "throughput",
+    "launch",
+    "scale",
+    "untouched",
+    "udp",
+    "busy",
+    "envoy",
+    "pods",
+)
 
 
 def machine() -> str:

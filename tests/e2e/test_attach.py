@@ -86,6 +86,8 @@ def test_attach_and_detach_while_it_runs(node: Node, pods: Pods) -> None:
     assert dial(client, "1.1.1.1", 80) == f"server {B} 1.1.1.1 80"
     assert sorted(app["network"] for app in node.get("apps")) == ["own", "own"]
     assert "own" in node.ax("get", "apps", "-o", "wide").ok()
+    [socket] = node.get("sockets")
+    assert socket["inode"] and (socket["bindip"], socket["real_port"]) == ("0.0.0.0:80", 80)
     held.send("one")
     node.wait(lambda: "one" in held.output(), "the connection lives on")
 
