@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from urllib.parse import parse_qsl
 
-from appswitch.agent import dns_answer, dns_message, hello, istio_wire, journal, requests
+from appswitch.agent import containers, dns_answer, dns_message, hello, istio_wire, journal, oci, requests
 from appswitch.agent.dns_names import NameTable
 from appswitch.agent.settings_load import HelpWanted, load
 from appswitch.errors import AppSwitchError, InvalidInput, UsageError
@@ -65,6 +65,37 @@ def _bodies() -> list[bytes]:
     }
     older = {"name": "a", "backends": ["1.2.3.4:5"], "expose": [{"port": 80, "host_port": 9999}]}
     return [json.dumps(fields).encode() for fields in (whole, older)]
+
+
+def _app_bodies() -> list[bytes]:
+    whole = {
+        "target": "/kubepods/pod1",
+        "ip": "1.1.1.1",
+        "name": "web",
+        "labels": "role=a,zone=b",
+        "namespace": "default",
+        "service_account": "sa",
+    }
+    return [json.dumps(fields).encode() for fields in (whole, {"target": "4711"})]
+
+
+_OCI_STATE = {
+    "ociVersion": "1.0.2",
+    "id": "web",
+    "status": "creating",
+    "pid": 4711,
+    "bundle": "/b",
+    "annotations": {"appswitch.io/ip": "1.1.1.1", "appswitch.io/labels": "role=a", "other": "x"},
+}
+
+
+def _oci_states() -> list[bytes]:
+    return [json.dumps(fields).encode() for fields in (_OCI_STATE, {"id": "x", "pid": 1})]
+
+
+def _oci_processes() -> list[bytes]:
+    whole = {"fds": ["seccompFd"], "pid": 4711, "metadata": "name=web namespace=a", "state": _OCI_STATE}
+    return [json.dumps(fields).encode() for fields in (whole, {**whole, "state": {}, "metadata": ""})]
 
 
 _LABELS = Labels(frozenset({("role", "test")}))
@@ -244,6 +275,16 @@ DECODERS: dict[str, Decoder] = {
         lambda: [b"destination=1.1.1.1:80&from=f0000001", b"destination=web&labels=a=b,c=d"],
         mutate.bytewise,
         lambda data: requests.decode_explain(dict(parse_qsl(data.decode("latin-1"), keep_blank_values=True))),
+    ),
+    "rest-app": Decoder(_app_bodies, mutate.as_json, requests.decode_app),
+    "oci-state": Decoder(_oci_states, mutate.as_json, lambda data: oci.wishes_of(oci.decode_state(data))),
+    "oci-process": Decoder(
+        _oci_processes, mutate.as_json, lambda data: oci.request(oci.decode_process_state(data))
+    ),
+    "runtime-state": Decoder(
+        lambda: [b'{"id": "web", "init_process_pid": 4711, "config": {}}', b'{"pid": 4711, "bundle": "/b"}'],
+        mutate.as_json,
+        containers.decode_state,
     ),
     "dns": Decoder(_queries, mutate.bytewise, _answer),
     "dns-reply": Decoder(_replies, mutate.bytewise, _reply),
