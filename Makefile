@@ -25,7 +25,7 @@ DEMO_PACKAGES := \
 TEST_PACKAGES := $(DEMO_PACKAGES) \
 	redis-server=redis-server iperf3=iperf3 wrk=wrk dig=dnsutils busybox=busybox-static runc=runc \
 	/usr/lib/postgresql/*/bin/postgres=postgresql \
-	bpftool=bpftool systemd-analyze=systemd go=golang-go javac=default-jdk-headless node=nodejs git=git \
+	bpftool=bpftool iptables=iptables systemd-analyze=systemd go=golang-go javac=default-jdk-headless node=nodejs git=git \
 	qemu-system-x86_64=qemu-system-x86
 # CPython's own suites (tests/oracle), which Debian's interpreter does not have with it.
 DEBIAN_PYTHON := $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
