@@ -303,9 +303,8 @@ INLINE struct sock_state *known_socket(struct bpf_sock *sk, int v6, __u16 local)
 	return state;
 }
 
-INLINE int name(struct bpf_sock_addr *ctx, int v6, __u16 local, void (*which)(struct sock_state *, __u32 *, __u16 *))
+INLINE int name(struct bpf_sock_addr *ctx, int v6, struct sock_state *state, void (*which)(struct sock_state *, __u32 *, __u16 *))
 {
-	struct sock_state *state = known_socket(ctx->sk, v6, local);
 	__u32 ip = v6 ? ctx->user_ip6[3] : ctx->user_ip4;
 	__u16 port = bpf_ntohs(ctx->user_port);
 	if (!state)
@@ -313,25 +312,29 @@ INLINE int name(struct bpf_sock_addr *ctx, int v6, __u16 local, void (*which)(st
 	which(state, &ip, &port);
 	return store(ctx, v6, !v6 || IS_MAPPED(ctx->user_ip6) ? ip : ctx->user_ip6[3], port);
 }
-INLINE int getsockname(struct bpf_sock_addr *ctx, int v6) { return name(ctx, v6, bpf_ntohs(ctx->user_port), own_name); }
 
-/* Whether an accepted socket of ours has a peer of the node's own whom nobody knows (any more): its
+INLINE int getsockname(struct bpf_sock_addr *ctx, int v6)
+{
+	return name(ctx, v6, known_socket(ctx->sk, v6, bpf_ntohs(ctx->user_port)), own_name);
+}
+
+/* Whether an accepted socket of ours, which nobody knows (any more), has a peer of the node's own: its
  * dial was forgotten, or the connection was reset before accept(), which takes the port from the socket. */
 INLINE int is_nameless(struct bpf_sock_addr *ctx, int v6)
 {
 	struct app *app = bpf_get_local_storage(&apps, 0);
-	struct bpf_sock *sk = ctx->sk;
 	__u32 ip;
-	return app->id && !(app->flags & ~(APP_EMPTY | APP_HOLDER | APP_ENDED)) && ctx->protocol == TCP &&
-	       address(ctx, v6, &ip) && IS_LOOPBACK(ip) && !known_socket(sk, v6, sk->src_port) && !is_exposed(sk->src_port, 0);
+	return app->id && !(app->flags & APP_OWN_NETWORK) && ctx->protocol == TCP && address(ctx, v6, &ip) &&
+	       IS_LOOPBACK(ip) && !is_exposed(ctx->sk->src_port, 0);
 }
 
 INLINE int getpeername(struct bpf_sock_addr *ctx, int v6)
 {
+	struct sock_state *state = known_socket(ctx->sk, v6, ctx->sk->src_port);
 	/* it must not pass for the app's own loopback, which servers trust */
-	if (is_nameless(ctx, v6))
+	if (!state && is_nameless(ctx, v6))
 		return store(ctx, v6, 0, bpf_ntohs(ctx->user_port));
-	return name(ctx, v6, ctx->sk->src_port, peer_name);
+	return name(ctx, v6, state, peer_name);
 }
 PAIR(getsockname, bpf_sock_addr, getsockname)
 PAIR(getpeername, bpf_sock_addr, getpeername)
