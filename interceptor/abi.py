@@ -56,7 +56,7 @@ BACKEND: Final = struct.Struct("=4sHBBII")
 SOCK: Final = struct.Struct("=II4sI4sHBB4sHBB4sHBBIIQQBBHBBHQ16s")
 """What a socket carries (sk_storage): owner {id, class, ip, flags}, then bound {ip, port, scope, set},
 peer {ip, port, protocol, set}, local {ip, port, spare, set}, target app, service index,
-its cookie, nanoseconds at start, v6only, dialling, real port, counted, pad,
+its cookie, nanoseconds at start, v6only, dialling, real port, counted, own,
 port of the kernel's choice, end of its wait, spare."""
 SOCK_SIZE: Final = SOCK.size
 
@@ -67,7 +67,7 @@ def sock_value(app_id: int, class_index: int, ip: bytes, flags: int) -> bytes:
 
 
 PORT_KEY: Final = struct.Struct("=IHBB")
-"""app, port, protocol, v6"""
+"""app, port, protocol, v6 (1: IPv6 alone; 2: at the app's own address alone)"""
 PORT: Final = struct.Struct("=HBBiIIQ")
 """real, scope, dual (bits: 1 serves IPv4 too, 2 PORT_OWN), listening, ip, lasting (the pool's port, given
 until the app ends, or 0), cookie"""

@@ -28,7 +28,7 @@ struct sock_state {
 	__u8 dialling;     /* a connect() that policy let through is under way */
 	__u16 real;        /* the port it really serves on, while it is counted in `ports` */
 	__u8 counted;      /* where its connection was counted when it was opened: enum counted */
-	__u8 pad;
+	__u8 own;          /* bound to the app's own address, in a row of its own (PORT_AT_OWN) */
 	__u16 chosen;      /* a TCP socket's port of the kernel's choice, while it is in `ports` */
 	__u64 wait_until;  /* like `start`: until then nobody hears that a connect() was refused */
 	__u8 spare[16];
@@ -58,6 +58,9 @@ struct backend { __u32 target; __u16 port; __u8 kind, spare; __u32 alias, thresh
  * the pool that is given until the app ends; 0: the kernel chose it (bind to port 0), and it goes with
  * the last socket. */
 struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
+/* Values of `v6`: 1 IPv6 alone; or of sockets bound to the app's own IPv4 address by name.  They are
+ * really bound to every address, and on one real port would bar 127.0.0.1, which natively they do not. */
+#define PORT_AT_OWN 2
 struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, lasting; __u64 cookie; };
 #define PORT_DUAL 1 /* bits of `dual`: it serves IPv4 too */
 #define PORT_OWN 2  /* of an app with a network of its own: dialled at `ip`, on the app's own port */

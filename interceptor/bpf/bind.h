@@ -2,6 +2,8 @@
 #pragma once
 #include "connect.h"
 
+#define ROW(state) ((state)->own ? PORT_AT_OWN : (state)->v6only)
+
 /* The real port behind an app's port, taken from the pool at first use and kept until the app
  * ends or has not used it for long: so the kernel itself answers EADDRINUSE, SO_REUSEPORT and
  * TIME_WAIT.  0: the pool is empty, or the app has its share. */
@@ -51,7 +53,7 @@ NOINLINE int choose(struct sock_state *state, __u16 number)
 	struct port fresh = { .real = number, .ip = state->owner.ip };
 	struct real_key real_key = { .port = number, .protocol = TCP };
 	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = number };
-	key.v6 = state->v6only;
+	key.v6 = ROW(state);
 	if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST))
 		return 0;
 	bpf_map_update_elem(&reals, &real_key, &back, BPF_ANY);
@@ -65,7 +67,7 @@ NOINLINE int unchoose(struct sock_state *state)
 	struct port_key key = { .app = state->owner.id, .port = state->chosen, .protocol = TCP };
 	struct real_key real_key = { .port = state->chosen, .protocol = TCP };
 	struct port *found;
-	key.v6 = state->v6only;
+	key.v6 = ROW(state);
 	found = bpf_map_lookup_elem(&ports, &key);
 	state->chosen = 0;
 	if (!found || found->lasting || found->listening > 0)
@@ -80,7 +82,7 @@ NOINLINE int unchoose(struct sock_state *state)
 NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual, __u64 cookie)
 {
 	if (!state->bound.set)
-		state->bound = (struct name){}; /* what a bind() that failed had asked for */
+		state->bound = (struct name){}, state->own = 0; /* what a bind() that failed had asked for */
 	__u16 port = state->bound.port ? state->bound.port : real;
 	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol };
 	struct real_key real_key = { .port = real, .protocol = protocol };
@@ -89,7 +91,7 @@ NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual
 	struct event event = { .kind = EVENT_LISTEN, .app = state->owner.id, .ip = state->owner.ip, .port = port,
 			       .real = real, .protocol = protocol, .cookie = cookie };
 	struct port *found;
-	key.v6 = state->v6only;
+	key.v6 = ROW(state);
 	found = bpf_map_lookup_elem(&ports, &key);
 	if (!found) {
 		if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST) && !bpf_map_lookup_elem(&ports, &key)) {
@@ -136,7 +138,7 @@ NOINLINE int unserve(struct sock_state *state, __u8 protocol)
 	if (!state->real)
 		return 0;
 	state->real = 0;
-	key.v6 = state->v6only;
+	key.v6 = ROW(state);
 	found = bpf_map_lookup_elem(&ports, &key);
 	if (!found || __sync_fetch_and_add(&found->listening, -1) != 1)
 		return 0;

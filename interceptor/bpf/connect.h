@@ -29,7 +29,7 @@ CHECKED_ONCE int resolve(struct app *app, __u32 ip, __u16 port, struct target *t
 	*known = 1;
 	if (IS_LOOPBACK(ip)) {
 		struct port *listener = find_listener(app->id, port, to->protocol, ip == LOOPBACK6, 1);
-		if (listener && listener->scope != SCOPE_VIRTUAL) {
+		if (listener) {
 			to->ip = ip ? ip : LOOPBACK;
 			to->port = listener->real;
 			to->app = app->id;

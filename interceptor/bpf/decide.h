@@ -49,14 +49,24 @@ INLINE struct group *find_group(__u32 ip, __u16 port, __u8 protocol, __u32 cls, 
 	return bpf_map_lookup_elem(&groups, &slot);
 }
 
-/* The app's listening socket behind its port: one of the asked family, else one of the other that
- * serves both ([::], also, but not on loopback, where we swallowed its V6ONLY). */
+/* The app's listening socket behind its port, for others (`loopback` 0) or on the app's own: one of the
+ * asked family, else one at its own address, else one of the other family that serves both ([::], also,
+ * but not on loopback, where we swallowed its V6ONLY). */
 INLINE struct port *find_listener(__u32 app, __u16 port, __u8 protocol, int v6, int loopback)
 {
 	struct port_key key = { .app = app, .port = port, .protocol = protocol, .v6 = v6 };
 	struct port *found = bpf_map_lookup_elem(&ports, &key);
-	if (found && found->listening > 0)
+	int taken = found && found->listening > 0;
+	if (taken && found->scope != (loopback ? SCOPE_VIRTUAL : SCOPE_LOOPBACK))
 		return found;
+	if (!loopback) {
+		key.v6 = PORT_AT_OWN;
+		found = bpf_map_lookup_elem(&ports, &key);
+		if (found && found->listening > 0)
+			return found;
+	}
+	if (taken)
+		return 0; /* the app does serve this family, elsewhere */
 	key.v6 = !v6;
 	found = bpf_map_lookup_elem(&ports, &key);
 	return found && found->listening > 0 && (v6 ? found->dual & PORT_DUAL : !loopback && found->scope == SCOPE_ANY) ? found : 0;
@@ -85,7 +95,7 @@ INLINE int take(struct backend *backend, struct target *to)
 		return 1;
 	}
 	listener = find_listener(backend->target, port, to->protocol, 0, 0);
-	if (!listener || listener->scope == SCOPE_LOOPBACK)
+	if (!listener)
 		return 0;
 	to->ip = listener->dual & PORT_OWN ? listener->ip : LOOPBACK;
 	to->port = listener->real;

@@ -58,6 +58,8 @@ HELPER(void, ringbuf_submit, void *data, __u64 flags);
 #define SOL_IP 0
 #define SOL_SOCKET 1
 #define SOL_IPV6 41
+#define SO_REUSEADDR 2
+#define SO_REUSEPORT 15
 #define SO_BINDTODEVICE 25
 #define SO_BINDTOIFINDEX 62
 #define SO_MARK 36

@@ -138,11 +138,37 @@ INLINE int recvmsg(struct bpf_sock_addr *ctx, int v6)
 }
 PAIR(recvmsg, bpf_sock_addr, recvmsg)
 
+/* Whether the app's own address and all of them, which have real ports of their own, are in each
+ * other's way: the kernel would say so, were they one. */
+NOINLINE int bars(struct bpf_sock_addr *ctx, struct sock_state *state, __u16 port, int own)
+{
+	struct port_key key = { .app = state->owner.id, .port = port, .protocol = ctx->protocol, .v6 = own ? 0 : PORT_AT_OWN };
+	struct port *other = bpf_map_lookup_elem(&ports, &key);
+	int shared = 0;
+	if (!other || other->listening <= 0 || other->scope == SCOPE_LOOPBACK)
+		return 0;
+	bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared);
+	if (!shared && ctx->protocol == UDP)
+		bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &shared, sizeof shared);
+	return !shared;
+}
+
+/* Whether a socket at the app's own address gets a row of its own; an exposed port is one for all. */
+NOINLINE int is_at_own(struct app *app, struct name *asked, __u8 protocol)
+{
+	struct port_key key = { .app = app->id, .port = asked->port, .protocol = protocol };
+	struct port *found;
+	if (!asked->port || asked->ip != app->ip)
+		return 0;
+	found = bpf_map_lookup_elem(&ports, &key);
+	return !(found && protocol == TCP && is_exposed(found->real, 0));
+}
+
 INLINE int bind(struct bpf_sock_addr *ctx, int v6)
 {
 	struct name asked = { .port = bpf_ntohs(ctx->user_port) };
 	struct sock_state *state;
-	int real = 0, plain = 1, only;
+	int real = 0, plain = 1, only, own;
 	if (!handled(ctx->protocol) || !(state = owned(ctx->sk)))
 		return PASS;
 	if (state->owner.flags & APP_ENDED)
@@ -162,9 +188,13 @@ INLINE int bind(struct bpf_sock_addr *ctx, int v6)
 			asked.scope = (asked.ip & 0xff) == 127 ? SCOPE_LOOPBACK : SCOPE_VIRTUAL;
 		}
 	}
-	if (asked.port && !(real = real_port(&state->owner, asked.port, ctx->protocol, only)))
+	own = plain && is_at_own(&state->owner, &asked, ctx->protocol);
+	if (asked.port && (own || (asked.scope == SCOPE_ANY && !only)) && bars(ctx, state, asked.port, own))
+		return fail(EADDRINUSE);
+	if (asked.port && !(real = real_port(&state->owner, asked.port, ctx->protocol, own ? PORT_AT_OWN : only)))
 		return fail(EADDRINUSE);
 	state->v6only = only;
+	state->own = own;
 	state->bound = asked; /* `set` once the kernel agreed */
 	if (plain && asked.ip == state->owner.ip) {
 		state->bound.set = !real; /* IP_BIND_ADDRESS_NO_PORT: the kernel will not tell */

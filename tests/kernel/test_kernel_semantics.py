@@ -280,3 +280,38 @@ for _ in range(150):
     assert driver.python(driver.app("1.1.1.1"), code).ok() == ""
     rows = driver.kernel._maps["ports"].items()
     assert len(rows) == len(driver.kernel.used_ports()) > 0
+
+
+@pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
+def test_own_address_and_loopback_on_one_port(driver: Driver, kind: str) -> None:
+    """As named, redis and postgres listen by default: others reach the one, the app reaches each."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    code = f"""
+import select, socket
+k = {{}}
+for address in "1.1.1.1", "127.0.0.1":
+    s = socket.socket(socket.AF_INET, socket.{kind}); s.bind((address, 53)); k[s.fileno()] = s, address
+    if socket.{kind} == socket.SOCK_STREAM: s.listen()
+poll = select.poll()
+for fd in k: poll.register(fd, 1)
+print("up", flush=True)
+while True:
+    for fd, _ in poll.poll():
+        s, address = k[fd]
+        if socket.{kind} == socket.SOCK_STREAM: c, peer = s.accept(); c.send(f"{{address}} {{peer[0]}}".encode()); c.close()
+        else: peer = s.recvfrom(9)[1]; s.sendto(f"{{address}} {{peer[0]}}".encode(), peer)
+"""
+    driver.serve(server, code)
+    ask = f"""
+import socket
+for address in "1.1.1.1", "127.0.0.1", "127.0.0.2":
+    s = socket.socket(socket.AF_INET, socket.{kind}); s.settimeout(5); s.connect_ex((address, 53))
+    try: s.send(b"x"); print(s.recv(99).decode())
+    except OSError: print("refused")
+"""
+    for follow in (False, True):
+        if follow:
+            driver.follow()
+        assert driver.python(client, ask).ok() == "1.1.1.1 2.2.2.2\nrefused\nrefused\n"
+        assert driver.python(server, ask).ok() == "1.1.1.1 1.1.1.1\n127.0.0.1 127.0.0.1\nrefused\n"
+    assert len(driver.kernel.services()) == 2
