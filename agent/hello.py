@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -49,6 +49,7 @@ class Hello(msgspec.Struct, frozen=True):
     closed: list[int] = []
     connect_wait: str = ""
     nameservers: list[str] = []
+    ids: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=0xFFFF_FFFF)]], msgspec.Meta(max_length=2)] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class Request:
     """Seconds; None: as the daemon's setting says."""
     nameservers: tuple[IPv4Address, ...] = ()
     """Of the resolv.conf that the program will see, where ours cannot be shown."""
+    ids: tuple[int, int] | None = None
+    """uid and gid of `user` where the launcher is, in a container; None: as the node knows it."""
 
 
 _decoder = msgspec.json.Decoder(Hello)
@@ -113,6 +116,7 @@ def decode(message: bytes) -> Request:
         inherited=_inherited(hello.kept, hello.closed),
         connect_wait=_wait(hello.connect_wait),
         nameservers=_nameservers(hello.nameservers),
+        ids=(hello.ids[0], hello.ids[1]) if len(hello.ids) == 2 else None,
     )
 
 

@@ -85,7 +85,7 @@ class Apps:
 
     async def start(self, request: Request, caller: Caller) -> Started:
         """See `launch.Keeper`."""
-        user = await self._user(request.user, caller)
+        user = await self._user(request, caller)
         self._check_exposes(request.exposes, caller)
         request = self._place(self._resolver(request), caller)
         inside = self._inside(caller)
@@ -352,10 +352,18 @@ class Apps:
                 raise Unsupported(f"cannot make a cgroup for the app: {error.strerror or error}") from error
         raise Unsupported("cannot make a cgroup for the app: every name drawn is taken")
 
-    async def _user(self, user: str, caller: Caller) -> tuple[int, int] | None:
+    async def _user(self, request: Request, caller: Caller) -> tuple[int, int] | None:
         """uid and gid of `--user`.  Raises InvalidInput, Denied."""
-        if not user:
+        if not request.user:
             return None
+        uid, gid = request.ids or await self._known_user(request.user)
+        if caller.peer.uid not in (0, uid):
+            raise Denied(f"--user {request.user}: only root may run programs as somebody else")
+        return uid, gid
+
+    @staticmethod
+    async def _known_user(user: str) -> tuple[int, int]:
+        """As the node knows them.  Raises InvalidInput."""
         try:
             # May ask a directory service: off the event loop.
             if user.isascii() and user.isdecimal():
@@ -364,8 +372,6 @@ class Apps:
                 entry = await asyncio.to_thread(pwd.getpwnam, user)
         except (KeyError, OverflowError):
             raise InvalidInput(f"--user {user!r}: there is no such user on this node") from None
-        if caller.peer.uid not in (0, entry.pw_uid):
-            raise Denied(f"--user {user}: only root may run programs as somebody else")
         return entry.pw_uid, entry.pw_gid
 
     def _log_started(self, app: App, request: Request) -> None:

@@ -50,6 +50,7 @@ void become(uid_t uid, gid_t gid);
 
 void write_inherited(FILE *json);
 void write_nameservers(FILE *json);
+void write_user(FILE *json, const char *name);
 
 bool only_loopback_is_up(void);
 bool set_up_loopback(void);

@@ -61,6 +61,8 @@ static char *compose(const struct options *options, const struct place *place, s
 	fprintf(json, ",\"lonely\":%s", place->lonely ? "true" : "false");
 	if (options->dns_override && !place->mounts)
 		write_nameservers(json);
+	if (place->lonely && *options->user)
+		write_user(json, options->user);
 	fputs(",\"cwd\":", json);
 	write_string(json, directory ? directory : "", 0, NULL);
 	fputs(",\"command\":[", json);

@@ -1,8 +1,9 @@
-/* What the launcher finds where it was started, and tells the daemon: sockets of its caller's, and
- * the nameservers that programs here will ask. */
+/* What the launcher finds where it was started, and tells the daemon: sockets of its caller's, the
+ * nameservers that programs here will ask, and who a user is in a container. */
 #include "ax.h"
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -53,4 +54,15 @@ void write_nameservers(FILE *json)
 	if (file)
 		fclose(file);
 	fputs(*comma ? "]" : "\"127.0.0.1\"]", json);
+}
+
+/* Which numbers `name` has here: in a container, users are the image's and not the node's. */
+void write_user(FILE *json, const char *name)
+{
+	char *end;
+	unsigned long number = strtoul(name, &end, 10);
+	struct passwd *user = *end ? getpwnam(name) : getpwuid(number);
+	if (!user)
+		fail(EX_DATAERR, "--user %s: there is no such user here", name);
+	fprintf(json, ",\"ids\":[%u,%u]", user->pw_uid, user->pw_gid);
 }

@@ -147,6 +147,17 @@ def test_a_capability_over_the_network_is_not_injected_into(node: Node, containe
         assert (result.code, "CAP_NET_ADMIN" in result.err) == ((77, True) if refused else (0, False)), result
 
 
+def test_user(node: Node, containers: Containers) -> None:
+    """The image's, whom the node does not know or knows by another number."""
+    for name in ("alice", "1000"):
+        assert containers.ax("--user", name, "id").ok().startswith("uid=1000(alice) gid=1000")
+    for name in ("nobody", "1001"):
+        unknown = containers.ax("--user", name, "true")
+        assert (unknown.code, unknown.err) == (65, f"ax run: --user {name}: there is no such user here\n")
+    other = containers.ax("--user", "alice", "true", uid=1001)
+    assert (other.code, "only root" in other.err) == (77, True)
+
+
 def test_ax_run_within_ax_run(node: Node, containers: Containers) -> None:
     """The inner one has its own address and labels, in the same place without a network."""
     ip = node.fresh_ip()

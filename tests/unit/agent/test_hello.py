@@ -44,10 +44,14 @@ def test_a_whole_hello() -> None:
 def test_what_the_launcher_found() -> None:
     request = hello.decode(
         message(
-            kept=[0, 3], closed=[7], lonely=True, nameservers=["0.0.0.0", "127.0.0.1", "8.8.8.8", "9.9.9.9"]
+            kept=[0, 3],
+            closed=[7],
+            lonely=True,
+            nameservers=["0.0.0.0", "127.0.0.1", "8.8.8.8", "9.9.9.9"],
+            ids=[5, 6],
         )
     )
-    assert (request.inherited, request.lonely) == ("kept 0,3; closed 7", True)
+    assert (request.inherited, request.lonely, request.ids) == ("kept 0,3; closed 7", True, (5, 6))
     assert request.nameservers == (IPv4Address("127.0.0.1"), IPv4Address("8.8.8.8"))
 
 
@@ -75,6 +79,8 @@ def test_defaults() -> None:
     ("fields", "error"),
     [
         ({"ip": "1.1.1"}, "--ip '1.1.1' is no IPv4 address"),
+        ({"ids": [1, 2, 3]}, "does not decode"),
+        ({"ids": [0xFFFF_FFFF, 0]}, "does not decode"),
         ({"nameservers": ["::1"]}, "nameserver '::1' is no IPv4 address"),
         ({"ip": "127.0.0.1"}, "--ip 127.0.0.1: is loopback"),
         ({"ip": "169.254.1.1"}, "link-local"),
