@@ -57,13 +57,13 @@ class Driver:
             self.attach(made, ip, labels)
         return made
 
-    def attach(self, pod: Pod, ip: str, labels: str = "zone=default") -> int:
-        """The pod becomes an app; returns its id."""
+    def attach(self, pod: Pod, ip: str, labels: str = "zone=default", cgroup: Path | None = None) -> int:
+        """The pod (or another cgroup in its network) becomes an app; returns its id."""
         number = len(self.registry.snapshot.apps) + 1
         own = IPv4Address(pod.ip)
         app = App(number, "", _class(labels), IPv4Address(ip), new_netns=False, attached=True, own_ip=own)
         self.kernel.set_pod(number, PodEntry(own, NODE_IP, number))
-        self._add(app, pod.cgroup, abi.APP_OWN_NETWORK)
+        self._add(app, cgroup or pod.cgroup, abi.APP_OWN_NETWORK)
         return number
 
     def _add(self, app: App, cgroup: Path, flags: int) -> None:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from e2e.pods import Pod
+from e2e.sandbox import wait_until
 from kernel.driver import NODE_IP, Driver
 from kernel.test_kernel import ASK, ECHO, VIP
 
@@ -167,3 +168,45 @@ def test_detached_is_as_before(driver: Driver) -> None:
     assert isinstance(ask(client, A, 80), list)
     assert driver.kernel.forget(1) == []
     assert not driver.kernel.services()
+
+
+SHARED = """
+import socket
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); s.bind(("", 80)); s.listen(64); print("up")
+while True:
+    c, _ = s.accept(); c.sendall({name!r}); c.close()
+"""
+MANY = """
+import socket
+found = []
+for _ in range(16):
+    s = socket.socket(); s.settimeout(0.3)
+    try:
+        s.connect(("1.1.1.1", 80)); found.append(s.recv(10).decode())
+    except TimeoutError:
+        found.append("refused")
+    s.close()
+print(*sorted(set(found)))
+"""
+
+
+def test_let_through_to_another_at_the_same_address(driver: Driver) -> None:
+    """Two containers of one pod share its address, and here a port: who may dial one is not the other's."""
+    pod, client = driver.pod("1.1.1.1", "role=a", own=A), driver.pod("3.3.3.3", "role=a", own=B)
+    pod.serve(SHARED.format(name=b"first"))
+    side = driver.sandbox.cgroup / "side"
+    side.mkdir()
+    driver.attach(pod, "2.2.2.2", "role=b", side)
+    argv = [
+        "nsenter",
+        f"--net=/proc/{pod.init.pid}/ns/net",
+        "python3",
+        "-u",
+        "-c",
+        SHARED.format(name=b"second"),
+    ]
+    second = driver.sandbox.start(argv, cgroup="side")
+    wait_until(lambda: "up" in second.output(), "the second serves")
+    assert client.python(MANY).ok() == "first refused\n"
+    second.stop()
+    assert client.python(MANY).ok() == "first\n"
