@@ -22,6 +22,7 @@ _Noreturn void fail(int code, const char *format, ...)
 
 void write_inherited(FILE *json) { (void)json; }
 void write_nameservers(FILE *json) { (void)json; }
+void write_user(FILE *json, const char *name) { (void)json, (void)name; }
 
 static unsigned long long state;
 static unsigned below(unsigned limit) /* xorshift64 */
