@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -354,3 +355,57 @@ def test_udp_of_a_dual_stack_socket_that_is_connected(driver: Driver) -> None:
     driver.serve(server, UDP_SERVER.format(family="AF_INET", address="", port=53))
     code = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(5); s.connect(('::ffff:1.1.1.1', 53)); s.send(b'x'); print(eval(s.recv(99))[0])"
     assert driver.python(client, code).ok() == "2.2.2.2\n"
+
+
+def test_two_apps_with_one_address_and_one_bound_udp_port(driver: Driver) -> None:
+    """Natively there is no such thing: answers go to whichever of them sent last (docs/differences.md)."""
+    server, one, two = driver.app("1.1.1.1"), driver.app("2.2.2.2"), driver.app("2.2.2.2")
+    code = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53)); print("up")
+while True:
+    first, second = s.recvfrom(99), s.recvfrom(99); assert first[1] == second[1] == ('2.2.2.2', 5000)
+    for data, peer in first, second: s.sendto(b"answer to " + data, peer)
+"""
+    driver.serve(server, code)
+    ask = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5000)); print("bound")
+s.settimeout({wait}); s.sendto({name!r}, ('1.1.1.1', 53))
+try:
+    while True: print(s.recv(99).decode())
+except TimeoutError: print("no more")
+"""
+    first = driver.serve(one, ask.format(name=b"one", wait=3))
+    second = driver.serve(two, ask.format(name=b"two", wait=1))
+    wait_until(lambda: "no more" in first.output() and "no more" in second.output(), "both have waited")
+    assert first.output() == "bound\nno more\n"
+    assert sorted(second.output().split("\n")) == ["", "answer to one", "answer to two", "bound", "no more"]
+
+
+def test_flows_that_others_crowded_out(driver: Driver) -> None:
+    """The table of flows forgets the least recently used of all apps: whoever goes on talking sees nothing of it."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    code = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53)); print("up")
+peer = s.recvfrom(9)[1]; s.sendto(b"answer", peer); s.recvfrom(9)
+s.sendto(b"unasked", peer); print(s.recvfrom(9), peer[0])
+"""
+    process = driver.serve(server, code)
+    talk = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('1.1.1.1', 53)); print(*s.recvfrom(99), flush=True); sys.stdin.readline()
+s.sendto(b'y', ('1.1.1.1', 53)); print(*s.recvfrom(99), flush=True); s.sendto(b'z', ('1.1.1.1', 53))
+"""
+    other = driver.sandbox.start(["python3", "-c", talk], cgroup=client, stdin=subprocess.PIPE)
+    wait_until(lambda: "answer" in other.output(), "it was answered")
+    flows = driver.kernel._maps["flows"]
+    assert len([flows.delete(key) for key in list(flows.keys())]) >= 3
+    other.send("go on")
+    wait_until(lambda: "b'z'" in process.output(), "the server heard the last one")
+    assert other.output() == "b'answer' ('1.1.1.1', 53)\nb'unasked' ('1.1.1.1', 53)\n"
+    assert process.output().startswith("up\n(b'z', ('2.2.2.2', ") and process.output().endswith(" 2.2.2.2\n")
+    assert other.popen.stdin is not None
+    other.popen.stdin.close()
+    other.stop()
