@@ -23,6 +23,7 @@ from typing import Any, Final
 from appswitch.agent import backends, node
 from appswitch.agent.attach import Attachments
 from appswitch.agent.bpf import Bpf
+from appswitch.agent.claims import UserRules
 from appswitch.agent.cli import version
 from appswitch.agent.dns import DnsServer
 from appswitch.agent.ground import Ground, real_ground
@@ -147,6 +148,7 @@ class Daemon:
             lambda: self._watcher.resync(),
             str(run_dir.path / RESOLV_NAME) if settings.dns.enabled else "",
             settings.driver.connect_wait,
+            UserRules(settings.users.claims == "any", settings.users.apps, settings.driver.vip_range),
         )
         self._apps = Apps(of_apps)
         parts.callback(self._apps.close)

@@ -20,6 +20,9 @@ from appswitch.model import DEFAULT_LABELS, Class, Expose, Labels
 MAX_HELLO: Final = 65_536
 """Bytes of the longest hello."""
 VERSION: Final = 1
+MAX_LABELS: Final = 64
+MAX_LABELS_SIZE: Final = 8192
+"""Characters, of all together."""
 
 _PART = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_PART}(\.{_PART})*")
@@ -125,6 +128,8 @@ def parse_labels(text: str) -> Labels:
     if not text:
         return DEFAULT_LABELS
     pairs: dict[str, str] = {}
+    if text.count(",") >= MAX_LABELS or len(text) > MAX_LABELS_SIZE:
+        raise InvalidInput(f"--labels: more than {MAX_LABELS} labels or {MAX_LABELS_SIZE} characters")
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or not key or "=" in value:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+from appswitch.agent import claims
+from appswitch.agent.claims import ANYTHING, UserRules
 from appswitch.agent.hello import Request
 from appswitch.agent.journal import AppRecord, Journal
 from appswitch.agent.launch import Caller, Started
@@ -65,6 +67,8 @@ class Parts:
     """Path of the apps' resolv.conf; "" where built-in DNS is off."""
     connect_wait: float = 0.0
     """Seconds, of apps that do not say."""
+    rules: UserRules = ANYTHING
+    """For ordinary users."""
 
 
 class Apps:
@@ -86,6 +90,8 @@ class Apps:
     async def start(self, request: Request, caller: Caller) -> Started:
         """See `launch.Keeper`."""
         user = await self._user(request, caller)
+        if caller.peer.uid:
+            request = await self._check_claims(request, caller.peer.uid)
         self._check_exposes(request.exposes, caller)
         request = self._place(self._resolver(request), caller)
         inside = self._inside(caller)
@@ -292,6 +298,16 @@ class Apps:
             with suppress(OSError):
                 self._.networks.hide_address(namespace, app.ip)
         os.close(namespace)
+
+    async def _check_claims(self, request: Request, uid: int) -> Request:
+        """The request of an ordinary user's, if it may be made, with an address.  Raises AppSwitchError."""
+        try:
+            name = (await asyncio.to_thread(pwd.getpwuid, uid)).pw_name
+        except KeyError:
+            name = ""
+        registry, rules = self._.registry, self._.rules
+        claims.check(request, uid, claims.owner_names(uid, name), registry, rules)
+        return replace(request, ip=claims.address(request, uid, registry, rules))
 
     def _check_exposes(self, exposes: tuple[Expose, ...], caller: Caller) -> None:
         """Whether these ports of the node may be opened, and are free.  Raises AppSwitchError."""

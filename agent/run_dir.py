@@ -65,9 +65,16 @@ class RunDir:
 
 def _check_owner(path: Path) -> None:
     """Raises Unsupported where others may put links in the place of our files, or sockets in that of ours."""
-    found = path.stat()
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    shown = Path(os.path.abspath(path))
+    real = shown.resolve()
+    for place in (shown, *shown.parents, real, *real.parents):
+        found = place.lstat()
+        mode = found.st_mode
+        # in a sticky folder, /tmp say, nobody renames what is another's
+        shared = stat.S_ISDIR(mode) and mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if found.st_uid in (0, os.geteuid()) and not (shared and (place == real or not mode & stat.S_ISVTX)):
+            continue
         raise Unsupported(
-            f"run directory {path}: others than root may write there (owner {found.st_uid}, mode "
-            f"{stat.S_IMODE(found.st_mode):o}): mend that, or choose another with --run-dir"
+            f"run directory {path}: others than root may write to or replace {place} (owner {found.st_uid}, "
+            f"mode {stat.S_IMODE(mode):o}): mend that, or choose another with --run-dir"
         )

@@ -140,6 +140,28 @@ class ProfileSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UserSettings:
+    """What users but root may do."""
+
+    claims: str = option(
+        "--user-claims",
+        "own",
+        parse.claims,
+        "own|any",
+        "Names, labels and addresses that ordinary users' applications may take (default: own)",
+    )
+    """`own`: what ends with the user's name or number.  An app at 8.8.8.8 gets what all others send there."""
+    apps: int = option(
+        "--user-apps",
+        256,
+        parse.count,
+        "number",
+        "Most applications of one ordinary user at once (default: 256)",
+    )
+    """Each costs the daemon two descriptors, a cgroup and places in the kernel's tables."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything `ax daemon` was told."""
 
@@ -147,6 +169,7 @@ class Settings:
     driver: DriverSettings = DriverSettings()
     dns: DnsSettings = DnsSettings()
     istio: IstioSettings = IstioSettings()
+    users: UserSettings = UserSettings()
     profile: ProfileSettings = ProfileSettings()
     clean: bool = option("--clean", False, parse.switch, "", "Remove any saved state from previous sessions")
     """Apps that still run lose their mesh: they are forgotten, not stopped."""

@@ -64,6 +64,18 @@ def number(text: str, low: int, high: int) -> int:
     return int(text)
 
 
+def claims(text: str) -> str:
+    """`own` or `any`."""
+    if text not in ("own", "any"):
+        raise ValueError("is neither own nor any")
+    return text
+
+
+def count(text: str) -> int:
+    """How many of something there may be."""
+    return number(text, 0, 1_000_000)
+
+
 def port_or_off(text: str) -> int:
     """A TCP port, or 0 for none."""
     return number(text, 0, 65535)

@@ -60,10 +60,10 @@ def user(node: Node) -> User:
 
 
 def test_reaches_servers_and_is_one(node: Node, user: User, mode: list[str]) -> None:
-    ip, own = node.fresh_ip(), node.fresh_ip()
+    ip, own = node.fresh_ip(), f"241.7.1.{len(mode) + 1}"
     start_echo(node, name="roots", ip=ip)
-    out = user.run("--ip", "2.2.2.2", *mode, PYTHON, "dial.py", "one", ip, "7000").ok()
-    assert '"name": "roots"' in out and '"peer": "2.2.2.2"' in out
+    out = user.run("--ip", "241.7.2.2", *mode, PYTHON, "dial.py", "one", ip, "7000").ok()
+    assert '"name": "roots"' in out and '"peer": "241.7.2.2"' in out
     user.start("--ip", own, *mode, PYTHON, "echo.py", "mine", "80")  # below 1024: it is virtual
     node.wait_service(own, 80)
     assert '"name": "mine"' in node.run(PYTHON, str(PROGRAMS / "dial.py"), "one", own, "80").ok()
@@ -74,16 +74,16 @@ def test_nginx(node: Node, user: User, mode: list[str]) -> None:
     argv = nginx_argv(folder, "the user's\n")
     (folder / "nginx.conf").write_text((folder / "nginx.conf").read_text().replace("user root;", ""))
     user.own(folder)
-    user.start("--name", f"web{len(mode)}", *mode, *argv)
+    user.start("--name", f"web{len(mode)}.{UID}", *mode, *argv)
     node.wait(lambda: [s for s in node.servers() if s["serviceaddr"].endswith(":80")], "nginx listens")
-    assert user.run(*mode, "curl", "-sS", f"http://web{len(mode)}/").ok() == "the user's\n"
-    assert node.run("curl", "-sS", f"http://web{len(mode)}/").ok() == "the user's\n"
+    assert user.run(*mode, "curl", "-sS", f"http://web{len(mode)}.{UID}/").ok() == "the user's\n"
+    assert node.run("curl", "-sS", f"http://web{len(mode)}.{UID}/").ok() == "the user's\n"
 
 
 def test_labels_hold(node: Node, user: User, mode: list[str]) -> None:
     ip = node.fresh_ip()
     start_echo(node, "--labels", "role=prod", name="prod", ip=ip)
-    out = user.run("--labels", "role=test", *mode, PYTHON, "dial.py", "one", ip, "7000")
+    out = user.run("--labels", f"role=test.{UID}", *mode, PYTHON, "dial.py", "one", ip, "7000")
     assert "EACCES" in out.ok()
 
 
@@ -178,11 +178,11 @@ def test_the_cgroup_is_below_the_users_own(node: Node, user: User, mode: list[st
 
 def test_ax_run_within_ax_run(node: Node, user: User, mode: list[str]) -> None:
     ip = node.fresh_ip()
-    start_echo(node, "--labels", "role=prod", name="prod", ip=ip)
+    start_echo(node, "--labels", f"role=prod.{UID}", name="prod", ip=ip)
     dial = f"{PYTHON} dial.py one {ip} 7000"
-    inner = f"{user.ax} run --labels role=prod --ip 2.2.2.2 {' '.join(mode)} {dial}; {dial}"
-    prod, test = user.run("--labels", "role=test", *mode, "sh", "-c", inner).ok().splitlines()
-    assert '"name": "prod"' in prod and '"peer": "2.2.2.2"' in prod and "EACCES" in test
+    inner = f"{user.ax} run --labels role=prod.{UID} --ip 241.7.2.2 {' '.join(mode)} {dial}; {dial}"
+    prod, test = user.run("--labels", f"role=test.{UID}", *mode, "sh", "-c", inner).ok().splitlines()
+    assert '"name": "prod"' in prod and '"peer": "241.7.2.2"' in prod and "EACCES" in test
 
 
 def test_names_by_a_nameserver_on_loopback(node: Node, user: User) -> None:
