@@ -22,6 +22,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         """Make and lock it.  Raises Conflict (another daemon), Unsupported (no right, no such place)."""
         try:
+            _check_owner(path)  # before anything is made by way of it
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
             _check_owner(path)
             self._lock = os.open(
@@ -68,7 +69,10 @@ def _check_owner(path: Path) -> None:
     shown = Path(os.path.abspath(path))
     real = shown.resolve()
     for place in (shown, *shown.parents, real, *real.parents):
-        found = place.lstat()
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            continue
         mode = found.st_mode
         # in a sticky folder, /tmp say, nobody renames what is another's
         shared = stat.S_ISDIR(mode) and mode & (stat.S_IWGRP | stat.S_IWOTH)
