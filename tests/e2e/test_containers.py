@@ -115,12 +115,11 @@ def test_glibc(node: Node, containers: Containers) -> None:
 
 def test_a_user_namespace(node: Node, containers: Containers) -> None:
     """docker's --userns-remap, rootless podman: its root is an ordinary user of the host's."""
-    ip = node.fresh_ip()
-    containers.start("web", "--ip", ip, "--name", "web", *WEB, user_namespace=True)
-    node.wait_service(ip, 80)
+    containers.start("web", "--name", "web.100000", *WEB, user_namespace=True)
+    node.wait(node.servers, "the server listens", 20)
     (app,) = node.get("apps")
     assert app["user"] == 100_000
-    assert containers.ax("wget", "-qO-", "http://web", user_namespace=True).ok() == PAGE
+    assert containers.ax("wget", "-qO-", "http://web.100000", user_namespace=True).ok() == PAGE
     refused = containers.ax("--expose", "80:8088", "true", user_namespace=True)
     assert (refused.code, "only root" in refused.err) == (77, True)
 
