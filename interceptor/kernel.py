@@ -88,11 +88,12 @@ class Kernel:
         self._services = memoryview(self._memory["services"]).cast("Q")
         self._verdicts = memoryview(self._memory["verdicts"]).cast("Q")
         self._programs = {name: self._object.program_fd(name) for name in PROGRAMS | OWN_PROGRAMS}
-        self.statistics = Statistics(self._programs, PROGRAMS | OWN_PROGRAMS, self._maps)
+        lookup = self._object.program_fd("ax_lookup")
+        shown = {**self._programs, "ax_lookup": lookup}
+        self.statistics = Statistics(shown, PROGRAMS | OWN_PROGRAMS, self._maps)
         self._map_ids = {libbpf.map_id(each.fd) for each in self._maps.values()}
         self.holdings = Holdings(*(self._maps[name] for name in ("ports", "reals", "usages")))
         self.counters = Counters(*(self._maps[name] for name in ("counts", "others", "shares", "failures")))
-        lookup = self._object.program_fd("ax_lookup")
         self.waiting = Waiting(self._maps, lookup, pin_dir, network)
         self._records: list[bytes] = []
         self._ring = libbpf.RingBuffer(self._maps["events"].fd, self._records.append)
