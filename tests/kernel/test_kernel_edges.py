@@ -13,8 +13,8 @@ from e2e.sandbox import wait_until
 from kernel.driver import Driver
 from kernel.test_kernel import ASK, ECHO, ask
 
-from appswitch.interceptor import cgroup
-from appswitch.interceptor.events import AdmissionRefused, ListenerDown, ListenerUp
+from appswitch.interceptor import abi, cgroup
+from appswitch.interceptor.events import AdmissionRefused, ListenerDown, ListenerUp, TableFull
 
 NODE6 = "fd00::15"
 UDP_SERVER = """
@@ -409,3 +409,23 @@ s.sendto(b'y', ('1.1.1.1', 53)); print(*s.recvfrom(99), flush=True); s.sendto(b'
     assert other.popen.stdin is not None
     other.popen.stdin.close()
     other.stop()
+
+
+def test_the_table_of_ports_is_full(driver: Driver) -> None:
+    """Whoever filled it: this bind() fails and is told of; who has a port keeps it and is reached."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    driver.serve(server, ECHO.format(address="", port=80))
+    ports = driver.kernel._maps["ports"]
+    mine = set(ports.keys())
+    with pytest.raises(OSError, match="Argument list too long"):
+        for number in range(300_000):
+            ports.update(abi.PORT_KEY.pack(0x0E000000 | number, 1, 6, 0), bytes(abi.PORT.size))
+    driver.kernel.read_events()
+    bind = "import socket\ntry: socket.create_server(('', 81)); print('bound')\nexcept OSError as e: print(e.errno)"
+    assert driver.python(client, bind).ok() == f"{errno.EADDRINUSE}\n"
+    told = [event for event in driver.kernel.read_events() if isinstance(event, TableFull)]
+    assert [(event.app, event.port) for event in told] == [(2, 81)]
+    assert ask(driver, client, "1.1.1.1", 80)[2].startswith("('2.2.2.2'")
+    for key in set(ports.keys()) - mine:
+        ports.delete(key)
+    assert driver.python(client, bind).ok() == "bound\n"
