@@ -20,7 +20,10 @@ VICTIMS = {"daemon": {"holder": False}, "holder": {"daemon": False}, "both": {}}
 
 def well(world: World) -> bool:
     """Daemon and holder answer."""
-    return world.node.answers() and bool(world.node.holder_pid()) and not world.node.get("health")["problems"]
+    try:
+        return bool(world.node.holder_pid()) and not world.node.get("health")["problems"]
+    except OSError:  # between two daemons
+        return False
 
 
 def main(count: int) -> int:

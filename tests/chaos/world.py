@@ -145,6 +145,8 @@ class World:
         """Ends everything; what was left behind."""
         leaks, node = [], self.node
         try:
+            if node.daemon is not None and node.daemon.popen.poll() is None:
+                node.wait(node.answers, "a daemon that tidies up", 60)
             node.stop_apps()
             if node.daemon is not None:
                 if node.daemon.popen.poll() is None and (code := node.stop_daemon()):
@@ -155,6 +157,10 @@ class World:
                 leaks.append(f"{RESERVED}: {reserved!r}, was {self.reserved!r}")
         finally:
             # Apps' own mounts of it went with their namespaces.
-            subprocess.run(["umount", node.run_dir], check=True)
-            leaks += node.close()
+            busy = subprocess.run(["umount", node.run_dir], check=False).returncode
+            try:
+                leaks += node.close()
+            finally:
+                if busy:
+                    subprocess.run(["umount", "-l", node.run_dir], check=True)
         return leaks
