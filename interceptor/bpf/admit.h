@@ -42,9 +42,9 @@ INLINE __u32 sender_tuple(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, s
 }
 
 /* Drops the packet.  The event has what a RST needs: both ends and the SYN's sequence number. */
-INLINE int refuse_stranger(struct sock_state *state, struct bpf_sock_tuple *tuple, __u32 size, __u8 protocol, __u32 sequence)
+INLINE int refuse_stranger(__u32 app, struct bpf_sock_tuple *tuple, __u32 size, __u8 protocol, __u32 sequence)
 {
-	struct event event = { .kind = EVENT_ADMISSION, .app = state ? state->owner.id : 0, .protocol = protocol,
+	struct event event = { .kind = EVENT_ADMISSION, .app = app, .protocol = protocol,
 			       .error = EACCES, .cookie = bpf_ntohl(sequence) };
 	if (size == sizeof tuple->ipv4) {
 		event.ip = tuple->ipv4.daddr;
@@ -110,7 +110,7 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	int admitted = 0, exposed;
 	__u32 size = sender_tuple(skb, &tuple, &tcp, sizeof tcp);
 	if (!size)
-		return refuse_stranger(listener, &tuple, 0, TCP, 0);
+		return refuse_stranger(listener ? listener->owner.id : 0, &tuple, 0, TCP, 0);
 	if (!(tcp.flags & SYN) || (tcp.flags & ACK))
 		return PASS; /* of a handshake whose SYN was admitted, or nothing's */
 	sk = bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
@@ -135,7 +135,7 @@ INLINE int admit_syn(struct __sk_buff *skb, struct sock_state *listener)
 	exposed = is_exposed(key.local, TO(tuple, size));
 	if (exposed)
 		bpf_map_delete_elem(&dials, &key); /* an app's that had this tuple before: the stranger is not that app */
-	return exposed ? PASS : refuse_stranger(listener, &tuple, size, TCP, tcp.sequence);
+	return exposed ? PASS : refuse_stranger(listener ? listener->owner.id : 0, &tuple, size, TCP, tcp.sequence);
 }
 
 /* Whether the sender's last word on this destination was a decision for this app.  *asked: the address
@@ -167,7 +167,7 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	if (size == sizeof tuple.ipv6 && !IS_LOOPBACK6(tuple.ipv6.saddr))
 		size = 0; /* flows and names know no other address of IPv6 than ::1 */
 	if (!size)
-		return served ? refuse_stranger(state, &tuple, 0, UDP, 0) : PASS;
+		return served ? refuse_stranger(state->owner.id, &tuple, 0, UDP, 0) : PASS;
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(skb), .ip = FROM(tuple, size), .port = bpf_ntohs(udp.from) };
 	asked = bpf_map_lookup_elem(&flows, &key);
 	if (!served && asked && asked->asked)
@@ -197,5 +197,5 @@ INLINE int admit_datagram(struct __sk_buff *skb, struct sock_state *state)
 	}
 	if (sk)
 		bpf_sk_release(sk);
-	return admitted || !served ? PASS : refuse_stranger(state, &tuple, size, UDP, 0);
+	return admitted || !served ? PASS : refuse_stranger(state->owner.id, &tuple, size, UDP, 0);
 }

@@ -60,5 +60,5 @@ NOINLINE int own_admit(struct __sk_buff *skb)
 	found = bpf_map_lookup_elem(&crossings, &key);
 	if (!found || found->target == app->id)
 		return PASS;
-	return refuse_stranger(0, &tuple, sizeof tuple.ipv4, TCP, tcp.sequence);
+	return refuse_stranger(app->id, &tuple, sizeof tuple.ipv4, TCP, tcp.sequence);
 }

@@ -13,7 +13,7 @@ from e2e.sandbox import wait_until
 from kernel.driver import NODE_IP, Driver
 from kernel.test_kernel import ASK, ECHO, VIP
 
-from appswitch.interceptor.events import ListenerDown, ListenerUp
+from appswitch.interceptor.events import AdmissionRefused, ListenerDown, ListenerUp
 from appswitch.model import Backend, PortMap, VService
 
 A, B, C = "10.0.2.21", "10.0.2.22", "10.0.2.23"
@@ -208,5 +208,7 @@ def test_let_through_to_another_at_the_same_address(driver: Driver) -> None:
     second = driver.sandbox.start(argv, cgroup="side")
     wait_until(lambda: "up" in second.output(), "the second serves")
     assert client.python(MANY).ok() == "first refused\n"
+    driver.follow()
+    assert {event.app for event in driver.seen if isinstance(event, AdmissionRefused)} == {3}
     second.stop()
     assert client.python(MANY).ok() == "first\n"
