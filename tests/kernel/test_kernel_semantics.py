@@ -315,3 +315,24 @@ for address in "1.1.1.1", "127.0.0.1", "127.0.0.2":
         assert driver.python(client, ask).ok() == "1.1.1.1 2.2.2.2\nrefused\nrefused\n"
         assert driver.python(server, ask).ok() == "1.1.1.1 1.1.1.1\n127.0.0.1 127.0.0.1\nrefused\n"
     assert len(driver.kernel.services()) == 2
+
+
+def test_a_socket_that_listens_long_after_its_bind(driver: Driver) -> None:
+    """Its port counts as given back by then; it serves as ever, and another may bind the number meanwhile."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    code = """
+import socket, sys
+s = socket.socket(); s.bind(("", 80)); print("bound", flush=True); sys.stdin.readline()
+t = socket.socket(); t.bind(("", 80)); t.close(); s.listen(); print(s.getsockname(), flush=True); c, peer = s.accept(); c.send(peer[0].encode()); c.close()
+"""
+    process = driver.sandbox.start(["python3", "-u", "-c", code], cgroup=server, stdin=subprocess.PIPE)
+    wait_until(lambda: "bound" in process.output(), "it is bound")
+    driver.kernel.holdings.give_back(0)
+    assert driver.kernel.holdings.give_back(99) == [40000]
+    process.send("go on")
+    wait_until(lambda: "80)" in process.output(), "it listens")
+    ask = "import socket; s = socket.socket(); s.connect(('1.1.1.1', 80)); print(s.recv(99), s.getpeername())"
+    assert driver.python(client, ask).ok() == "b'2.2.2.2' ('1.1.1.1', 80)\n"
+    assert process.popen.stdin is not None
+    process.popen.stdin.close()
+    process.stop()

@@ -198,7 +198,7 @@ def get_from(sock: socket.socket, size: int = 999, *flags: int) -> Any:
     return again(sock, select.POLLIN, sock.recvfrom, size, *flags)
 
 
-def nothing(sock: socket.socket, seconds: float = 0.2) -> bool:
+def nothing(sock: socket.socket, seconds: float = 0.5) -> bool:
     """Whether nothing can be read for a while."""
     return ready(sock, select.POLLIN, seconds) == 0
 

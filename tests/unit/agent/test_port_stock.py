@@ -88,3 +88,14 @@ def test_is_free() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", port))
         assert not is_free(port)
+
+
+def test_ports_that_apps_no_longer_use_rest(kernel: FakeKernel, tmp_path: Path) -> None:
+    subject = stock(kernel, tmp_path)
+    subject.start()
+    kernel.real_ports[1] = [kernel.queue.pop(0), kernel.queue.pop(0)]
+    subject.sweep()
+    kernel.holdings.idle = [kernel.real_ports[1].pop()]
+    subject.sweep()
+    assert subject._pool.counts()["resting"] == 1 and subject._pool.counts()["given"] == 1
+    subject.close(forget=True)

@@ -11,7 +11,7 @@ from appswitch.agent.logs import Event
 from appswitch.agent.registry import Registry
 from appswitch.agent.watcher import REFUSALS, Watcher, settled
 from appswitch.agent.writer import Writer
-from appswitch.interceptor.events import Denied, ListenerDown, ListenerUp, PoolEmpty, TableFull
+from appswitch.interceptor.events import Crowded, Denied, ListenerDown, ListenerUp, PoolEmpty, TableFull
 from appswitch.model import App, Class, Destination, Labels, Protocol, Service
 
 
@@ -47,6 +47,23 @@ def test_a_flood_costs_neither_time_nor_ports() -> None:
     assert log.count(Event.POOL_EMPTY) == REFUSALS and log.count(Event.TABLE_FULL) == 0
     watcher.sweep()
     assert log.events[-1] == (Event.REFUSALS_COUNTED, {"count": REFUSALS + 1})
+    kernel.dispose()
+
+
+def test_what_the_kernel_did_not_tell_is_counted_and_a_crowded_app_is_named() -> None:
+    kernel, log = FakeKernel(), FakeLog()
+    kernel.untold = 70  # before this daemon
+    registry = Registry("n", IPv4Address("10.0.0.1"))
+    watcher = Watcher(registry, kernel, Writer(registry, kernel, log, lambda: None), log, lambda: None)
+    watcher.sweep()
+    assert log.events == []
+    kernel.untold = 100
+    kernel.push(Crowded(7, 4097, Protocol.TCP))
+    watcher.read()
+    watcher.sweep()
+    watcher.sweep()
+    crowded = (Event.APP_CROWDED, {"app": "00000007", "service": "4097/tcp"})
+    assert log.events == [crowded, (Event.REFUSALS_COUNTED, {"count": 30})]
     kernel.dispose()
 
 
