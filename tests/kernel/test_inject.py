@@ -280,6 +280,20 @@ def test_holder_out_of_descriptors(held: Node) -> None:
     done(waiting)
 
 
+def test_its_log_stays_small(held: Node) -> None:
+    """Apps can cause events; a file that has grown begins anew."""
+    path = held.run_dir / "log"
+    with path.open("ab") as log:
+        log.write(b"\n" * (5 << 20))
+    with held.client() as client, pytest.raises(NotFound):
+        client.remove(99)
+    deadline = time.monotonic() + 5
+    while path.stat().st_size > 4096:
+        assert time.monotonic() < deadline, path.stat().st_size
+        time.sleep(0.01)
+    assert held.events("holder-request-refused")
+
+
 def test_sigterm_lock_and_daemon_death(held: Node) -> None:
     """A client's death changes nothing; there is one holder on a run directory; SIGTERM ends it well."""
     app = held.app(1, "import socket, sys\nprint(flush=True); sys.stdin.read(); socket.socket(); print('ok')")

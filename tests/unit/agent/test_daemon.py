@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from daemon_bench import Bench, run
 
+from appswitch.agent.daemon import _failed
 from appswitch.agent.journal import Journal
 from appswitch.agent.logs import Event
 from appswitch.agent.requests import NewPort, NewVService, vservice
@@ -390,3 +391,11 @@ def test_a_push_that_does_not_fit_leaves_the_last_good_one(bench: Bench) -> None
             assert (await bench.launch(new_netns=False).answer()).startswith("ok")
 
     run(bench, work)
+
+
+def test_an_error_in_a_callback_is_one_event(bench: Bench) -> None:
+    """And the daemon goes on: asyncio's own words would go past the log."""
+    _failed(bench.log, {"message": "Exception in callback", "exception": OSError(5, "bad"), "task": None})
+    assert bench.log.events == [
+        (Event.TASK_FAILED, {"task": "loop", "error": "OSError(5, 'bad')", "text": "Exception in callback"})
+    ]
