@@ -203,29 +203,6 @@ def test_refusals(node: Node, pods: Pods) -> None:
     bare.stop()
 
 
-ASK_AS_NOBODY = """
-import http.client, os, socket, sys
-os.setuid(65534)
-c = http.client.HTTPConnection("localhost"); c.sock = socket.socket(socket.AF_UNIX)
-c.sock.connect(sys.argv[1])
-c.request(*sys.argv[2:4], body='{"target": "1"}', headers={"Content-Type": "application/json"})
-print(c.getresponse().read().decode())
-"""
-
-
-def test_root_only(node: Node) -> None:
-    """Not the group, either, that may create vservices: here by a file mode."""
-    path = node.run_dir / "api.sock"
-    mode = path.stat().st_mode & 0o777
-    path.chmod(0o666)
-    try:
-        for method, where in (("POST", "/v1/apps"), ("DELETE", "/v1/apps/x")):
-            asked = node.host("python3", "-c", ASK_AS_NOBODY, str(path), method, where)
-            assert "only root may attach" in asked.ok()
-    finally:
-        path.chmod(mode)
-
-
 def test_a_second_network_namespace_in_the_cgroup(node: Node, pods: Pods) -> None:
     pod = pods.add("s", A)
     stray = node.sandbox.start(["sleep", "60"], cgroup=pod.cgroup_name)

@@ -147,7 +147,3 @@ def test_a_refused_container_has_no_sockets(node: Node, unmodified: Unmodified) 
     assert result.code and "Function not implemented" in result.err
     assert "127.0.0.1" in str(node.events("app.refused")[-1]["error"])
     node.wait(lambda: node.descriptors() == before, f"no descriptor stays of {before}")
-
-
-def test_only_root_may_send_descriptors(node: Node) -> None:
-    assert (node.run_dir / "oci.sock").stat().st_mode & 0o777 == 0o600

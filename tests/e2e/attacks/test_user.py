@@ -238,3 +238,27 @@ def test_one_users_apps_are_bounded(own_node: Node) -> None:
     assert own_node.run("--new-netns=false", "true").code == 0
     other = own_node.host("setpriv", "--reuid=4711", "--clear-groups", AX, "run", "--new-netns=false", "true")
     assert other.code == 0
+
+
+ASK_AS_NOBODY = """
+import http.client, os, socket, sys
+os.setuid(65534)
+c = http.client.HTTPConnection("localhost"); c.sock = socket.socket(socket.AF_UNIX)
+c.sock.connect(sys.argv[1])
+c.request(*sys.argv[2:4], body='{"target": "1"}', headers={"Content-Type": "application/json"})
+print(c.getresponse().read().decode())
+"""
+
+
+def test_attach_is_roots(node: Node) -> None:
+    """Not the group's, either: here by a file mode.  So is handing in seccomp descriptors."""
+    path = node.run_dir / "api.sock"
+    mode = path.stat().st_mode & 0o777
+    path.chmod(0o666)
+    try:
+        for method, where in (("POST", "/v1/apps"), ("DELETE", "/v1/apps/x")):
+            asked = node.host("python3", "-c", ASK_AS_NOBODY, str(path), method, where)
+            assert "only root may attach" in asked.ok()
+    finally:
+        path.chmod(mode)
+    assert (node.run_dir / "oci.sock").stat().st_mode & 0o777 == 0o600
