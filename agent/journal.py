@@ -123,6 +123,15 @@ def replay(data: bytes) -> Saved:
     return Saved(tuple(apps.values()), tuple(vservices.values()), tuple(broken))
 
 
+def decode_istio(data: bytes) -> tuple[tuple[VService, ...], Names]:
+    """Istio's table.  Raises InvalidInput."""
+    try:
+        record = _istio.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(str(error)) from error
+    return record.vservices, record.names
+
+
 class Journal:
     """The file.  `failed(reason)` hears once when the disk refuses what is written, and `failed("")` when it
     takes it again; the daemon goes on."""
@@ -204,12 +213,11 @@ class Journal:
     def read_istio(self) -> tuple[tuple[VService, ...], Names]:
         """Istio's last table; empty where none was kept.  Raises InvalidInput (it is broken), OSError."""
         try:
-            record = _istio.decode(self._istio_path.read_bytes())
+            return decode_istio(self._istio_path.read_bytes())
         except FileNotFoundError:
             return (), ()
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except InvalidInput as error:
             raise InvalidInput(f"{self._istio_path}: {error}") from error
-        return record.vservices, record.names
 
     def forget_istio(self) -> None:
         """The daemon has no Istiod (any more)."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from appswitch.agent import containers, dns_answer, dns_message, hello, istio_wire, journal, oci, requests
 from appswitch.agent.dns_names import NameTable
 from appswitch.agent.settings_load import HelpWanted, load
@@ -49,6 +51,11 @@ def _hellos() -> list[bytes]:
         "dns_override": False,
         "namespace": "default",
         "service_account": "sa",
+        "lonely": True,
+        "kept": [3],
+        "closed": [4, 5],
+        "connect_wait": "1m30s",
+        "nameservers": ["10.0.0.53", "127.0.0.1"],
     }
     return [json.dumps(fields).encode() for fields in (whole, {"version": 1, "command": ["true"]})]
 
@@ -124,6 +131,11 @@ def _journal() -> list[bytes]:
 def _journal_line(data: bytes) -> object:
     journal.replay(data)  # raises nothing at all
     return journal.decode(data)
+
+
+def _istio_tables() -> list[bytes]:
+    record = journal.IstioRecord(1, (_VSERVICE,), _NAMES)
+    return [msgspec.json.encode(record, enc_hook=str)]
 
 
 def _reports() -> list[bytes]:
@@ -289,6 +301,7 @@ DECODERS: dict[str, Decoder] = {
     "dns": Decoder(_queries, mutate.bytewise, _answer),
     "dns-reply": Decoder(_replies, mutate.bytewise, _reply),
     "journal": Decoder(_journal, mutate.as_json, _journal_line),
+    "istio-table": Decoder(_istio_tables, mutate.as_json, journal.decode_istio),
     "istio-report": Decoder(_reports, mutate.as_msgpack, istio_wire.decode),
     "holder-request": Decoder(_holder_requests, mutate.as_json, inject_wire.decode_request),
     "holder-reply": Decoder(_holder_replies, mutate.as_json, inject_wire.decode_reply),
