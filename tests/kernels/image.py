@@ -11,6 +11,7 @@ import re
 import shutil
 import site
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -91,13 +92,13 @@ class Archive:
         self._names: set[str] = set()
         self._folders: dict[Path, Path] = {}
 
-    def entry(self, path: str, mode: int, data: bytes = b"", mtime: int = 0) -> bool:
+    def entry(self, path: str, mode: int, data: bytes = b"") -> bool:
         """Whether it was not there yet.  The folders above must be."""
         if path in self._names or path == "/":
             return False
         self._names.add(path)
         name = path.lstrip("/").encode() + b"\0"
-        fields = (len(self._names), mode, 0, 0, 1, mtime, len(data), 0, 0, 0, 0, len(name), 0)
+        fields = (len(self._names), mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
         header = b"070701" + b"".join(b"%08x" % field for field in fields) + name
         self._file.write(header + bytes(-len(header) % 4) + data + bytes(-len(data) % 4))
         return True
@@ -113,9 +114,9 @@ class Archive:
         elif stat.S_ISDIR(there.st_mode):
             self.entry(str(real), stat.S_IFDIR | stat.S_IMODE(there.st_mode))
         elif stat.S_ISREG(there.st_mode):
-            mode = stat.S_IFREG | stat.S_IMODE(there.st_mode)
-            # the time of change: compiled Python files know that of their source
-            self.entry(str(real), mode, real.read_bytes(), int(there.st_mtime))
+            data = real.read_bytes()
+            if real.suffix != ".pyc" or (data := _timeless(real, data)):
+                self.entry(str(real), stat.S_IFREG | stat.S_IMODE(there.st_mode), data)
 
     def _folder(self, folder: Path) -> Path:
         """Where a folder really is; every link and folder on the way there is in the archive then."""
@@ -134,6 +135,22 @@ class Archive:
     def end(self) -> None:
         """The last record."""
         self.entry("/TRAILER!!!", 0)
+
+
+def _timeless(path: Path, data: bytes) -> bytes:
+    """Compiled Python that is not compared with its source (PEP 552); nothing where it is out of date.
+
+    An initramfs has no times of change, and compiling all modules anew is most of an emulated start.
+    """
+    source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+    try:
+        there = source.stat()
+    except OSError:
+        return b""
+    flags, changed, size = struct.unpack_from("<III", data, 4)
+    if flags == 0 and (changed, size) != (int(there.st_mtime) & 0xFFFFFFFF, there.st_size):
+        return b""
+    return data[:4] + struct.pack("<I", 1) + data[8:]
 
 
 def make(target: Path, modules: Iterable[Path], command: str, *, lean: bool) -> None:
