@@ -20,6 +20,7 @@ daemon() {
     "$ax" daemon --node-name host0 >>daemon.log 2>&1 &
     daemon=$!
     check "$1" "$ax" run true # the holder is there, too
+    [ $failures = 0 ] || { cat daemon.log; exit 98; }
 }
 page() { "$ax" run "$@" >page 2>&1 && grep -q "^$want$" page || { cat page; false; }; }
 refused() { ! "$ax" run "$@" >page 2>&1 && grep -q "Permission denied" page || { cat page; false; }; }
@@ -33,7 +34,7 @@ server() { # NAME: writes the configuration of an nginx that answers with its na
 nginx="nginx -e $work/error.log -c"
 
 ip link add br0 type bridge && ip addr add 10.0.2.15/24 dev br0 && ip link set br0 up
-daemon "the daemon starts"; [ $failures = 0 ] || { cat daemon.log; exit 98; }
+daemon "the daemon starts"
 number=0
 for network in "" --new-netns=false; do
     number=$((number + 1)) web=1.1.1.$number late=1.1.2.$number form=${network:-empty namespace}
