@@ -389,7 +389,6 @@ SEC("sockops") int ax_sockops(struct bpf_sock_ops *ctx)
 		}
 		return 1;
 	case BPF_SOCK_OPS_TIMEOUT_INIT:
-	case BPF_SOCK_OPS_RTO_CB:
 		attend_wait(ctx);
 		return 1;
 	case BPF_SOCK_OPS_STATE_CB:

@@ -108,7 +108,7 @@ NOINLINE int mark_failure(__u32 ip, __u16 port, int error, __u64 now)
 	return 0;
 }
 
-/* A socket that waits: its first pause, each one after a SYN, its success. */
+/* A socket that waits: its first pause, its success. */
 NOINLINE int attend_wait(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -119,8 +119,6 @@ NOINLINE int attend_wait(struct bpf_sock_ops *ctx)
 	if (ctx->op == BPF_SOCK_OPS_TIMEOUT_INIT) {
 		if (ctx->remote_ip4 == LOOPBACK)
 			ctx->reply = FIRST_PAUSE;
-	} else if (ctx->op == BPF_SOCK_OPS_RTO_CB) {
-		set_pause(ctx, state, ctx->args[0]);
 	} else if ((wait = wait_of(ctx))) {
 		end_wait(ctx, wait);
 		if (in_hole(ctx, state))

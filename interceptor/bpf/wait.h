@@ -54,18 +54,14 @@ NOINLINE int wait_for_it(struct sock_state *state, struct target *to, int error)
 	return 0;
 }
 
-/* The longest pause before the next SYN: a second, or what is left of the wait divided among the
- * tries that are; the last one ends with the wait. */
-INLINE void set_pause(struct bpf_sock_ops *ctx, struct sock_state *state, __u32 tried)
+/* The longest pause before a SYN is sent again: a second, or what spreads the tries over the whole wait.
+ * It stays the same: the kernel also reckons by it how long so many tries may take in all, and a
+ * shorter one near the end would be ETIMEDOUT before the deadline. */
+INLINE void set_pause(struct bpf_sock_ops *ctx, struct sock_state *state)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
-	__u32 left = state->wait_until > now ? (state->wait_until - now) / MILLISECOND : 0;
-	__u32 tries = tried + 8 < MAX_TRIES ? MAX_TRIES - 7 - tried : 1;
-	int pause = left / tries;
+	int pause = (state->owner.flags >> APP_WAIT_SHIFT) * 100 / (MAX_TRIES - 17); /* the first are short */
 	if (pause < PAUSE)
 		pause = PAUSE;
-	if (pause > (int)left)
-		pause = left > PAUSE ? left : PAUSE;
 	bpf_setsockopt(ctx, SOL_TCP, TCP_RTO_MAX_MS, &pause, sizeof pause);
 }
 
@@ -87,7 +83,7 @@ NOINLINE int begin_wait(struct bpf_sock_ops *ctx, struct sock_state *state)
 	__sync_fetch_and_add(count, 1);
 	value = MAX_TRIES;
 	bpf_setsockopt(ctx, SOL_TCP, TCP_SYNCNT, &value, sizeof value);
-	set_pause(ctx, state, 0);
+	set_pause(ctx, state);
 	bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG);
 	return 0;
 }

@@ -52,7 +52,7 @@ def test_where_programs_hang(driver: Driver) -> None:
 def test_maps_and_how_full_they_are(driver: Driver) -> None:
     app = driver.app("1.1.1.1")
     maps = {each.name: each for each in driver.kernel.statistics.maps()}
-    assert (maps["ports"].entries, maps["ports"].capacity) == (0, 65536)
+    assert (maps["ports"].entries, maps["ports"].capacity) == (0, 262144)
     assert maps["groups"].entries is None and maps["groups"].capacity == 131072
     assert maps["backends"].memory > 524288 * 16
     driver.serve(app, "import socket; s = socket.socket(); s.bind(('', 80)); s.listen(); print(1); input()")
