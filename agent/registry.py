@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from appswitch.agent.registry_checks import check_address, check_numbers, check_vservice
+from appswitch.agent.registry_checks import admissible, check_address, check_numbers, check_vservice
 from appswitch.agent.vips import candidates
 from appswitch.errors import Conflict, NotFound, UsageError
 from appswitch.interceptor.index import Index, Key
@@ -255,7 +255,8 @@ class Registry:
         """All that Istio knows, in place of what it knew before.
 
         Returns the vservices left out: their name is a user's, or a number in them fits nowhere.  IP:ports
-        that a user's vservice has stay that one's until it is deleted.
+        that a user's vservice has stay that one's until it is deleted.  Backends on the node's loopback or at
+        link-local addresses go: whoever may write a ServiceEntry is no user of the node.
         """
         wanted: dict[str, VService] = {}
         left_out = []
@@ -265,7 +266,7 @@ class Registry:
             except UsageError:
                 left_out.append(each.name)
             else:
-                wanted[each.name] = each if each.origin == "istio" else replace(each, origin="istio")
+                wanted[each.name] = admissible(each)
         for name, old in list(self._vservices.items()):
             if old.origin != "istio":
                 if wanted.pop(name, None) is not None:

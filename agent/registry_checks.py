@@ -5,6 +5,7 @@ Each refusal names the thing, the value, the reason and what to do.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -27,6 +28,20 @@ def check_address(address: IPv4Address, who: str) -> None:
         reason = "it is no address of one party"
     if reason:
         raise UsageError(f"{who}: {address} cannot be used: {reason}; choose another --ip")
+
+
+def admissible(vservice: VService) -> VService:
+    """One of Istio's, without the backends that an app may not dial by itself."""
+    backends = tuple(
+        backend
+        for backend in vservice.backends
+        if not (
+            backend.address.is_loopback or backend.address in LINK_LOCAL or backend.address.packed[0] == 0
+        )
+    )
+    if backends == vservice.backends and vservice.origin == "istio":
+        return vservice
+    return replace(vservice, origin="istio", backends=backends)
 
 
 def check_vservice(vservice: VService) -> None:

@@ -60,6 +60,7 @@ class Kernel:
         _mount_bpffs()
         if clean:
             _remove_pins(pin_dir)
+        _check_pins(pin_dir)
         pin_dir.mkdir(parents=True, exist_ok=True)
         try:
             return Kernel(pin_dir, network)
@@ -367,6 +368,19 @@ class Kernel:
 def _is_anyones(name: str, _maps: tuple[int, ...]) -> bool:
     """A program of some AppSwitch daemon's."""
     return name.startswith("ax_")
+
+
+def _check_pins(pin_dir: Path) -> None:
+    """Raises Unsupported where others may put maps in the place of ours: bpffs is often open to all."""
+    for place in (pin_dir.parent, pin_dir):
+        if place == BPFFS or not place.exists():
+            continue
+        found = place.lstat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise Unsupported(
+                f"{place} is not root's alone (owner {found.st_uid}, mode {found.st_mode & 0o7777:o}): "
+                "others could have put maps there; remove it"
+            )
 
 
 def _mount_bpffs() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from appswitch.agent.run_dir import RunDir
 from appswitch.errors import Unsupported
+from appswitch.interceptor.kernel import BPFFS, Kernel
 from e2e.node import AX, Node
 from e2e.sandbox import NODE_IP
 from e2e.servers import PYTHON, start_echo
@@ -165,6 +166,7 @@ def test_looking_into_others(node: Node, mode: list[str]) -> None:
 def test_tampering(node: Node) -> None:
     """The run directory, what is pinned, and the daemon's sockets."""
     (pins,) = node.pins()
+    node.wait((node.run_dir / "holder.sock").exists, "the holder listens")
     tamper = str(PROGRAMS / "tamper.py")
     out = node.host(*AS_NOBODY, ANYBODYS, tamper, str(node.run_dir), str(pins)).ok()
     assert out.count("\n") == 15 and set(out.split()) == {"EACCES"}, out
@@ -185,6 +187,19 @@ def test_run_directory_of_anothers(node: Node, short_tmp: Path) -> None:
         with pytest.raises(Unsupported, match="others than root"):
             RunDir(path)
     assert not list((short_tmp / "roots").iterdir())
+
+
+def test_pins_of_anothers(node: Node) -> None:
+    """bpffs is often mounted so that everybody may make folders in it: maps found there would decide."""
+    place = BPFFS / f"ax-attack-{os.getpid()}"
+    place.mkdir()
+    try:
+        os.chown(place, 65534, 65534)
+        with pytest.raises(Unsupported, match="is not root's alone"):
+            Kernel.open(place / "run", clean=False)
+        assert not list(place.iterdir())
+    finally:
+        place.rmdir()
 
 
 REUSED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from errno import ECONNREFUSED
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -14,12 +15,14 @@ from appswitch.agent.planner import Planner
 from appswitch.agent.registry import Registry
 from appswitch.agent.vips import candidates
 from appswitch.errors import AppSwitchError, Conflict, Exhausted, NotFound, UsageError
+from appswitch.interceptor.decision import Kind, decide
 from appswitch.interceptor.tables import Sizes
 from appswitch.model import (
     App,
     Backend,
     BindScope,
     Class,
+    Destination,
     Labels,
     PortMap,
     Protocol,
@@ -377,3 +380,19 @@ def test_a_real_port_is_one_services() -> None:
     assert registry.listener_up(old) and registry.listener_up(new)
     assert registry.snapshot.services == (new,)
     assert not registry.listener_down(old) and registry.snapshot.services == (new,)
+
+
+def test_istio_leads_nobody_to_the_nodes_loopback() -> None:
+    """Whoever may write a ServiceEntry is no user of the node: not to its loopback, nor to its metadata."""
+    state = Registry("host0", IPv4Address("10.0.2.15"))
+    inside = ("127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "0.1.2.3")
+    backends = tuple(Backend(IPv4Address(ip), 6664) for ip in (*inside, "9.9.9.9"))
+    pushed = replace(vservice("x", "8.8.8.1"), backends=backends, origin="istio")
+    assert state.replace_istio([pushed]) == ()
+    (found,) = state.snapshot.vservices
+    assert found.backends == (Backend(IPv4Address("9.9.9.9"), 6664),)
+    state.replace_istio([replace(pushed, backends=backends[:1])])
+    (found,) = state.snapshot.vservices
+    assert not found.backends
+    verdict = decide(state.snapshot, Class(), Destination(IPv4Address("8.8.8.1"), 80, Protocol.TCP))
+    assert (verdict.kind, verdict.error) == (Kind.REFUSE, ECONNREFUSED)
