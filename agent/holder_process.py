@@ -331,7 +331,7 @@ class Holder:
                 self._drop_client()
             try:
                 await self._provide()
-            except AppSwitchError as error:
+            except (AppSwitchError, OSError) as error:
                 self._log(Event.HOLDER_LOST, error=error)
                 await asyncio.sleep(1)
 
