@@ -153,7 +153,8 @@ NOINLINE int bars(struct bpf_sock_addr *ctx, struct sock_state *state, __u16 por
 	return !shared;
 }
 
-/* Whether a socket at the app's own address gets a row of its own; an exposed port is one for all. */
+/* Whether a socket at the app's own address gets a row of its own; an exposed port is one for all, and so
+ * is a number that the kernel chose. */
 NOINLINE int is_at_own(struct app *app, struct name *asked, __u8 protocol)
 {
 	struct port_key key = { .app = app->id, .port = asked->port, .protocol = protocol };
@@ -161,7 +162,7 @@ NOINLINE int is_at_own(struct app *app, struct name *asked, __u8 protocol)
 	if (!asked->port || asked->ip != app->ip)
 		return 0;
 	found = bpf_map_lookup_elem(&ports, &key);
-	return !(found && protocol == TCP && is_exposed(found->real, 0));
+	return !found || (found->lasting && !(protocol == TCP && is_exposed(found->real, 0)));
 }
 
 INLINE int bind(struct bpf_sock_addr *ctx, int v6)
