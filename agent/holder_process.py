@@ -312,7 +312,12 @@ class Holder:
                 if (
                     held := self._apps.get(app_id)
                 ) is not None:  # from here on its waiting calls are answered
-                    await self._ask(add_request(app_id, held.class_index, held.ip), (held.descriptor,))
+                    try:
+                        await self._ask(add_request(app_id, held.class_index, held.ip), (held.descriptor,))
+                    except Unavailable:
+                        raise
+                    except AppSwitchError as error:  # that app's alone: the others get their sockets
+                        self._log(Event.HOLDER_LOST, app=f"{app_id:08x}", error=error)
             for name, descriptor in tuple(self._unfinished.items()):
                 await self._ask(adopt_request(), (descriptor,))
                 del self._unfinished[name]
@@ -332,6 +337,9 @@ class Holder:
             try:
                 await self._provide()
             except (AppSwitchError, OSError) as error:
+                # Of a connection that failed no late answer may be taken for the next one; and a holder that
+                # died while it was told of the apps is found dead, and started again.
+                self._drop_client()
                 self._log(Event.HOLDER_LOST, error=error)
                 await asyncio.sleep(1)
 

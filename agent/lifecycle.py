@@ -150,6 +150,8 @@ class Apps:
                 self._.registry.add_app(app, record.class_index)
                 self._.kernel.attach(path, app.id, record.class_index, app.ip, flags_of(app))
             except (AppSwitchError, OSError) as error:
+                # its old programs bear a class that may be another's next: it reaches nobody
+                self._.kernel.forget(app.id)
                 self._.log(Event.APP_REFUSED, app=app.id_text, error=error)
                 continue
             if app.inside:

@@ -9,15 +9,22 @@ import signal
 
 async def terminate(pid: int) -> None:
     """SIGTERM, and SIGKILL if that has not worked within two seconds."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(pid, number)
-            async with asyncio.timeout(2):
-                return await end_of(pid)
-        except ProcessLookupError:
-            return
-        except TimeoutError:
-            continue
+    try:
+        descriptor = os.pidfd_open(pid)  # from here on nobody else can be meant by the number
+    except ProcessLookupError:
+        return
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                signal.pidfd_send_signal(descriptor, number)
+                async with asyncio.timeout(2):
+                    return await _readable(descriptor)
+            except ProcessLookupError:
+                return
+            except TimeoutError:
+                continue
+    finally:
+        os.close(descriptor)
 
 
 async def end_of(pid: int) -> None:
@@ -26,6 +33,14 @@ async def end_of(pid: int) -> None:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    try:
+        await _readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def _readable(descriptor: int) -> None:
+    """Until the process of this pidfd has ended."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
@@ -38,4 +53,3 @@ async def end_of(pid: int) -> None:
         await ended
     finally:
         loop.remove_reader(descriptor)
-        os.close(descriptor)

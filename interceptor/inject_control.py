@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from appswitch.errors import AppSwitchError, InvalidInput, NotFound, Unsupported
+from appswitch.errors import AppSwitchError, Exhausted, InvalidInput, NotFound, Unsupported
 from appswitch.interceptor import inject_wire as wire
 from appswitch.interceptor.inject_flight import Flight
 from appswitch.interceptor.inject_loop import Loop
@@ -100,10 +100,10 @@ class Session:
             return
         out: list[int] = []
         try:
+            if not whole and len(data) < wire.MAX_MESSAGE:
+                raise Exhausted("it may open no more descriptors (RLIMIT_NOFILE)")
             if not whole:
-                raise InvalidInput(
-                    f"the message or its descriptors were cut short (limit {wire.MAX_MESSAGE})"
-                )
+                raise InvalidInput(f"the message was cut short (limit {wire.MAX_MESSAGE})")
             reply, out = self._handle(wire.decode_request(data), descriptors)
         except AppSwitchError as error:
             code = _CODES.get(type(error), "refused")

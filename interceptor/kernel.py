@@ -155,6 +155,9 @@ class Kernel:
         In the node's own network it keeps its port, which stays open to strangers.  Raises OSError: full.
         """
         key = abi.PORT_KEY.pack(app_id, listener.port, listener.protocol, 0)
+        real_key = abi.REAL_KEY.pack(listener.port, listener.protocol, 0)
+        if pod is None and self._maps["reals"].get(real_key) is not None:
+            return  # it came after the programs: its number is one that they gave or counted
         try:
             self._maps["served"].update(struct.pack("=Q", listener.cookie), key, libbpf.NOEXIST)
         except FileExistsError:
@@ -166,7 +169,6 @@ class Kernel:
             bits |= abi.PORT_OWN
             address = listener.address if int(listener.address) else pod.address
         else:
-            real_key = abi.REAL_KEY.pack(listener.port, listener.protocol, 0)
             self._maps["reals"].update(real_key, abi.REAL.pack(app_id, ip.packed, listener.port, 1, bytes(4)))
         word = int.from_bytes(address.packed, sys.byteorder)
         port = listener.port
@@ -235,7 +237,10 @@ class Kernel:
         for cookie, key in self._maps["served"].items():
             if abi.PORT_KEY.unpack(key)[0] == app_id:
                 self._maps["served"].delete(cookie)
-        self._maps["pods"].delete(struct.pack("=I", app_id))
+        if self._maps["pods"].delete(struct.pack("=I", app_id)):
+            for key, value in self._maps["crossings"].items():  # its address is another's next
+                if abi.CROSSING.unpack(value)[0] == app_id:
+                    self._maps["crossings"].delete(key)
         return freed
 
     def _retire(self, app_id: int) -> None:

@@ -76,6 +76,7 @@ INLINE void opened(struct bpf_sock_ops *ctx, struct sock_state *state)
 {
 	int flags = BPF_SOCK_OPS_STATE_CB_FLAG;
 	state->counted = COUNTED_NOT;
+	state->start = bpf_ktime_get_coarse_ns(); /* also of dials that are not decided: IPv6, a pod's own */
 	if (!in_hole(ctx, state))
 		count_opened(ctx, state, REMOTE_PORT(ctx));
 	if (state->wait_until) {
@@ -114,7 +115,7 @@ NOINLINE int attend_wait(struct bpf_sock_ops *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	struct sock_state *state;
 	struct wait *wait;
-	if (!may_wait_here() || !sk || !(state = bpf_sk_storage_get(&sockets, sk, 0, 0)) || !state->wait_until)
+	if (!may_wait_here() || !sk || !(state = bpf_sk_storage_get(&sockets, sk, 0, 0)) || state->wait_until <= NO_WAIT)
 		return 0;
 	if (ctx->op == BPF_SOCK_OPS_TIMEOUT_INIT) {
 		if (ctx->remote_ip4 == LOOPBACK)
@@ -164,10 +165,11 @@ INLINE void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct sock_st
 		return;
 	}
 	if (state->wait_until) {
-		wait = wait_of(ctx);
+		wait = state->wait_until > NO_WAIT ? wait_of(ctx) : 0;
 		if (in_hole(ctx, state))
 			port = wait && wait->established ? wait->real : 0; /* led nowhere: as if refused at once */
-		forget_wait(ctx, state->owner.id);
+		if (wait)
+			forget_wait(ctx, state->owner.id);
 	}
 	if (state->start && port)
 		ended(ctx, sk, state, port, ctx->args[0] != BPF_TCP_SYN_SENT);

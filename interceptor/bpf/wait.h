@@ -13,6 +13,7 @@
 #define TCP_RTO_MAX_MS 44 /* Linux 6.15; before, the pauses double: docs/connect-wait.md */
 #define MAX_TRIES 127     /* of TCP_SYNCNT */
 #define FIRST_PAUSE 25    /* jiffies until the first SYN is sent again: 25 to 250 ms */
+#define NO_WAIT 1         /* as sock_state.wait_until: it could not wait, and `waits` has nothing of it */
 #define PAUSE 1000        /* milliseconds: the least that TCP_RTO_MAX_MS takes */
 #define MILLISECOND 1000000ull
 #define SLOTS 8  /* listeners of one port (SO_REUSEPORT) that are kept: each new one in one of these */
@@ -76,8 +77,10 @@ NOINLINE int begin_wait(struct bpf_sock_ops *ctx, struct sock_state *state)
 	value = 0;
 	if (!bpf_getsockopt(ctx, SOL_TCP, TCP_RTO_MAX_MS, &value, sizeof value))
 		wait.pause = value;
-	if (!count || *count >= WAITS_PER_APP || bpf_map_update_elem(&waits, &key, &wait, BPF_ANY)) {
-		state->wait_until = 1; /* too many: refused as ever */
+	if (!count || *count >= WAITS_PER_APP || bpf_map_update_elem(&waits, &key, &wait, BPF_NOEXIST)) {
+		/* too many, or another dial from this very port waits: refused as ever */
+		state->wait_until = NO_WAIT;
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 0;
 	}
 	__sync_fetch_and_add(count, 1);

@@ -91,11 +91,16 @@ class Driver:
         """Runs Python code as the app."""
         return self.sandbox.run(["python3", "-c", code], cgroup=app, timeout=timeout)
 
-    def serve(self, app: str, code: str) -> Process:
+    def start(self, app: str, code: str) -> Process:
         """Starts Python code as the app, and waits until it has printed a line."""
         process = self.sandbox.start(["python3", "-u", "-c", code], cgroup=app)
         self._servers.append(process)
-        wait_until(lambda: "\n" in process.output() or process.popen.poll() is not None, "the server is up")
+        wait_until(lambda: "\n" in process.output() or process.popen.poll() is not None, "the program is up")
+        return process
+
+    def serve(self, app: str, code: str) -> Process:
+        """The same for one that goes on until it is stopped."""
+        process = self.start(app, code)
         assert process.popen.poll() is None, process.output()
         return process
 

@@ -57,7 +57,7 @@ def dial(
     """A blocking connect() under way."""
     family = "socket.AF_INET6" if ":" in address else ""
     code = DIAL.format(address=address, port=port, family=family, before=before, after=after or "pass")
-    return driver.serve(app, code)
+    return driver.start(app, code)
 
 
 def outcome(process: Process) -> tuple[str, float]:

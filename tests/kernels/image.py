@@ -73,7 +73,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/busybo
 bb=/usr/bin/busybox; $bb --install -s /busybox
 $bb mount -t proc proc /proc; $bb mount -t sysfs sys /sys; $bb mount -t devtmpfs dev /dev
 $bb mkdir -p /dev/shm /dev/pts; $bb mount -t tmpfs tmp /dev/shm; $bb mount -t devpts pts /dev/pts
-$bb mount -t cgroup2 none /sys/fs/cgroup; $bb mount -t bpf bpf /sys/fs/bpf; $bb mount -t tmpfs tmp /tmp
+$bb mount -t cgroup2 none /sys/fs/cgroup; $bb mount -t bpf bpf /sys/fs/bpf
 $bb ln -s /proc/self/fd /dev/fd
 for module in $($bb cat /modules.order); do $bb insmod /modules/$module; done
 $bb ip link set lo up

@@ -19,6 +19,8 @@ from .test_reach import EVERYWHERE, PROGRAMS, witness
 
 PASS, COMMANDS, RACE = (str(PROGRAMS / name) for name in ("pass.py", "commands.py", "race.py"))
 
+pytestmark = pytest.mark.timeout(180)  # a C library is compiled once
+
 
 @pytest.fixture(scope="session")
 def powers(short_tmp: Path) -> Path:
