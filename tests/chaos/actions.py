@@ -127,7 +127,9 @@ def exhaust_holder(world: World, chance: random.Random) -> None:
         return
     try:
         highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, highest + 1))
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        # the soft limit alone: without CAP_SYS_RESOURCE, which root has not everywhere, the other stays lowered
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
         time.sleep(chance.uniform(0.1, 0.5))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     except (OSError, ValueError):
