@@ -83,6 +83,8 @@ class Apps:
         """First processes on their way into their app's cgroup."""
         self._lingering: set[int] = set()
         """Apps whose first process has gone and whose cgroup still has others."""
+        self._discarded: set[Path] = set()
+        """Cgroups of refused launches in which somebody still was."""
         self._namespaces: dict[int, int] = {}
         """By AppId: network namespaces that were there before and got the app's address on their lo."""
         self._waiters = Waiters(parts.kernel, parts.log, parts.connect_wait)
@@ -185,6 +187,17 @@ class Apps:
         """See whether apps that lingered have ended."""
         for app_id in tuple(self._lingering):
             self._try_end(app_id)
+        for path in tuple(self._discarded):
+            self._discarded.discard(path)
+            self._discard(path)
+
+    def _discard(self, path: Path) -> None:
+        """The cgroup of a launch that was refused, now or when the process has left it.
+
+        One that has several launches under way at once is moved back to where another of them has put it.
+        """
+        if not self._.cgroups.remove(path):
+            self._discarded.add(path)
 
     def close(self) -> None:
         """Stop watching; the apps go on."""
@@ -217,7 +230,7 @@ class Apps:
         """Everything up to a compiled class, each step with its undoing.  Raises AppSwitchError."""
         parts, pid = self._, caller.peer.pid
         app_id, path = self._make_cgroup(pid)
-        undo.callback(parts.cgroups.remove, path)
+        undo.callback(self._discard, path)
         ip = request.ip or (
             parts.registry.vip(request.name) if request.name else parts.registry.snapshot.node_ip
         )

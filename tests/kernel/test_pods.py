@@ -33,6 +33,12 @@ def ask(ip, port, connect):
     s.sendto(b"hi", (ip, port)); data, peer = s.recvfrom(100)
     return [data.decode(), list(peer)]
 """
+OWN_LOOPBACK = """
+import socket
+listener = socket.create_server(("127.0.0.1", 5000))
+for _ in range(9):
+    client = socket.create_connection(("127.0.0.1", 5000)); listener.accept()[0].close(); client.close()
+"""
 
 
 def ask(pod: Pod, ip: str, port: int) -> object:
@@ -212,3 +218,17 @@ def test_let_through_to_another_at_the_same_address(driver: Driver) -> None:
     assert {event.app for event in driver.seen if isinstance(event, AdmissionRefused)} == {3}
     second.stop()
     assert client.python(MANY).ok() == "first\n"
+
+
+def test_what_ends_with_a_pod(driver: Driver) -> None:
+    """Its address is another's next: what it said by UDP admits nobody, and its connections were all counted."""
+    pod, server = driver.pod("1.1.1.1", own=A), driver.app(str(NODE_IP))
+    pod.python(OWN_LOOPBACK).ok()
+    assert all(count.opened == count.ended for count in driver.kernel.counters.read().values())
+    driver.serve(server, UDP_ECHO.format(address="", port=5353))
+    say = UDP_ASK + f"print(ask('{NODE_IP}', {{port}}, False))"
+    assert "from" in pod.python(say.format(port=5353)).ok()
+    (real,) = (service.real_port for service in driver.kernel.services() if service.port == 5353)
+    driver.kernel.detach(pod.cgroup)
+    driver.kernel.forget(1)
+    assert pod.python(say.replace("settimeout(5)", "settimeout(1)").format(port=real)).code != 0
