@@ -128,7 +128,7 @@ def exhaust_holder(world: World, chance: random.Random) -> None:
     try:
         highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        # the soft limit alone: without CAP_SYS_RESOURCE, which root has not everywhere, the other stays lowered
+        # the soft limit alone: without CAP_SYS_RESOURCE the other would stay lowered
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
         time.sleep(chance.uniform(0.1, 0.5))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
