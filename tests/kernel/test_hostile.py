@@ -12,13 +12,13 @@ from appswitch.interceptor.events import AdmissionRefused
 HOSTILE = Path(__file__).with_name("hostile.py")
 COUNT = 3000
 SERVER = """
-import socket, threading
+import os, socket, threading
 t = socket.socket(socket.{family}); t.bind(('', 80)); t.listen(100)
 u = socket.socket(socket.{family}, socket.SOCK_DGRAM); u.bind(('', 53))
 def accept():
-    while True: c, peer = t.accept(); print('tcp', peer[0], flush=True); c.close()
+    while True: c, peer = t.accept(); os.write(1, b'tcp ' + peer[0].encode() + b'\\n'); c.close()
 def receive():
-    while True: data, peer = u.recvfrom(9999); print('udp', peer[0], flush=True); u.sendto(b'yes', peer)
+    while True: data, peer = u.recvfrom(9999); os.write(1, b'udp ' + peer[0].encode() + b'\\n'); u.sendto(b'yes', peer)
 for what in (accept, receive): threading.Thread(target=what).start()
 print('up', flush=True)
 """
