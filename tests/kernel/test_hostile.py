@@ -18,7 +18,8 @@ u = socket.socket(socket.{family}, socket.SOCK_DGRAM); u.bind(('', 53))
 def accept():
     while True: c, peer = t.accept(); os.write(1, b'tcp ' + peer[0].encode() + b'\\n'); c.close()
 def receive():
-    while True: data, peer = u.recvfrom(9999); os.write(1, b'udp ' + peer[0].encode() + b'\\n'); u.sendto(b'yes', peer)
+    while True:
+        data, peer = u.recvfrom(9999); os.write(1, b'udp ' + peer[0].encode() + b'\\n'); u.sendto(b'yes', peer)
 for what in (accept, receive): threading.Thread(target=what).start()
 print('up', flush=True)
 """
