@@ -19,7 +19,7 @@ def accept():
     while True: c, peer = t.accept(); os.write(1, b'tcp ' + peer[0].encode() + b'\\n'); c.close()
 def receive():
     while True:
-        data, peer = u.recvfrom(9999); os.write(1, b'udp ' + peer[0].encode() + b'\\n'); u.sendto(b'yes', peer)
+        data, peer = u.recvfrom(999); os.write(1, b'udp ' + peer[0].encode() + b'\\n'); u.sendto(b'yes', peer)
 for what in (accept, receive): threading.Thread(target=what).start()
 print('up', flush=True)
 """
