@@ -309,15 +309,14 @@ class Holder:
             for inner in tuple(self._inner.values()):
                 await self._ask(_nest(inner))
             for app_id in tuple(self._apps.keys() - self._has):
-                if (
-                    held := self._apps.get(app_id)
-                ) is not None:  # from here on its waiting calls are answered
-                    try:
-                        await self._ask(add_request(app_id, held.class_index, held.ip), (held.descriptor,))
-                    except Unavailable:
-                        raise
-                    except AppSwitchError as error:  # that app's alone: the others get their sockets
-                        self._log(Event.HOLDER_LOST, app=f"{app_id:08x}", error=error)
+                if (held := self._apps.get(app_id)) is None:
+                    continue  # it has ended meanwhile
+                try:  # from here on its waiting calls are answered
+                    await self._ask(add_request(app_id, held.class_index, held.ip), (held.descriptor,))
+                except Unavailable:
+                    raise
+                except AppSwitchError as error:  # that app's alone: the others get their sockets
+                    self._log(Event.APP_REFUSED, app=f"{app_id:08x}", error=error)
             for name, descriptor in tuple(self._unfinished.items()):
                 await self._ask(adopt_request(), (descriptor,))
                 del self._unfinished[name]

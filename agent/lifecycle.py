@@ -12,7 +12,7 @@ import pwd
 import secrets
 import signal
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -309,10 +309,20 @@ class Apps:
         """Undo `_show_address`, unless another app has the address."""
         if (namespace := self._namespaces.pop(app.id, -1)) < 0:
             return
-        if not self._.registry.index.has_address(app.ip):
-            with suppress(OSError):
+        if self._.registry.index.has_address(app.ip):
+            os.close(namespace)
+            return
+
+        def hide() -> None:
+            try:
                 self._.networks.hide_address(namespace, app.ip)
-        os.close(namespace)
+            except OSError:
+                pass  # it has gone with its namespace
+            finally:
+                os.close(namespace)
+
+        # The kernel's lock of all networks may be taken for long, as while many containers end.
+        spawn("address", asyncio.to_thread(hide))
 
     async def _check_claims(self, request: Request, uid: int) -> Request:
         """The request of an ordinary user's, if it may be made, with an address.  Raises AppSwitchError."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from appswitch.interceptor import abi
-from appswitch.interceptor.libbpf import Map
+from appswitch.interceptor.libbpf import NOEXIST, Map
 
 IDLE: Final = 60.0
 """Seconds without a socket that serves there: TIME_WAIT of Linux."""
@@ -50,16 +51,24 @@ class Holdings:
         for key, since in tuple(self._since.items()):
             if now - since >= IDLE:
                 del self._since[key]
-                self._drop(key, idle[key])
-                held[abi.PORT_KEY.unpack(key)[0]] -= 1
-                given.append(idle[key])
+                if self._drop(key, idle[key]):
+                    held[abi.PORT_KEY.unpack(key)[0]] -= 1
+                    given.append(idle[key])
         self._recount(lambda app: held[app])
         return given
 
-    def _drop(self, key: bytes, real: int) -> None:
-        """A socket that begins to serve there at this moment gets a row again."""
-        self._ports.delete(key)
+    def _drop(self, key: bytes, real: int) -> bool:
+        """Whether it was given back: where a socket has begun to serve since we looked, the row stays.
+
+        A bound one that begins later gets a row again by `serve()`.
+        """
+        value = self._ports.take(key)
+        if value is not None and abi.PORT.unpack(value)[3] > 0:
+            with suppress(FileExistsError):  # or another socket has made one just now
+                self._ports.update(key, value, NOEXIST)
+            return False
         self._reals.delete(abi.REAL_KEY.pack(real, abi.PORT_KEY.unpack(key)[2], 0))
+        return True
 
     def _is_exposed(self, key: bytes, real: int) -> bool:
         found = self._reals.get(abi.REAL_KEY.pack(real, abi.PORT_KEY.unpack(key)[2], 0))

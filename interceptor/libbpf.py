@@ -139,6 +139,13 @@ class Map:
         """Whether it was there."""
         return bool(self._lib.bpf_map_delete_elem(self.fd, key) == 0)
 
+    def take(self, key: bytes) -> bytes | None:
+        """The value, taken out of a hash; None: it was not there (hashes: Linux 5.14)."""
+        value = ctypes.create_string_buffer(self.value_size)
+        if self._lib.bpf_map_lookup_and_delete_elem(self.fd, key, value) < 0:
+            return None
+        return value.raw
+
     def push(self, value: bytes) -> None:
         """Of a queue map: raises OSError E2BIG when full."""
         _check(self._lib.bpf_map_update_elem(self.fd, None, value, ANY), f"map {self.name}")

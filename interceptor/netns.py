@@ -1,14 +1,12 @@
 """Somebody's network namespace: work done inside it, its addresses.  Blocking; needs root.
 
-A thread of its own enters the namespace (setns(2)) and ends there, so that nobody else is moved along.
+How it is entered: `network.inside`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -19,7 +17,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from appswitch.errors import Unsupported
-from appswitch.interceptor.network import CLONE_NEWNET, is_ours
+from appswitch.interceptor import network
+from appswitch.interceptor.network import is_ours
 
 T = TypeVar("T")
 
@@ -59,29 +58,11 @@ def number(pid: int) -> int:
 
 def inside(pid: int, work: Callable[[], T]) -> T:
     """What `work` returns, called in a process's network namespace.  Raises OSError and what it raises."""
-    found: list[T] = []
-    failed: list[BaseException] = []
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def enter() -> None:
-        try:
-            descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if libc.setns(descriptor, CLONE_NEWNET):
-                    error = ctypes.get_errno()
-                    raise OSError(error, f"network of process {pid}: {os.strerror(error)}")
-            finally:
-                os.close(descriptor)
-            found.append(work())
-        except BaseException as error:  # noqa: BLE001  handed on to the caller
-            failed.append(error)
-
-    thread = threading.Thread(target=enter, name="netns")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
+    descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return network.inside(descriptor, work)
+    finally:
+        os.close(descriptor)
 
 
 def cookie() -> int:

@@ -13,10 +13,10 @@ import fcntl
 import os
 import socket
 import struct
-from functools import partial
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from threading import Thread
-from typing import Final
+from typing import Final, TypeVar
 
 CLONE_NEWNET: Final = 0x40000000
 _RTM_NEWLINK: Final = 16
@@ -68,39 +68,52 @@ def show_address(pidfd: int, ip: IPv4Address) -> int:
     Raises OSError; EPERM: a network is there, though the caller denied it, and programs in it may mean that
     address.
     """
-    namespace, netlink, names = _inside(pidfd)
-    with netlink:
-        try:
-            if any(_is_up(netlink, name) for name in names):
+
+    def show() -> int:
+        with _netlink() as netlink:
+            if any(_is_up(netlink, name) for index, name in socket.if_nameindex() if index != _LO):
                 raise PermissionError(errno.EPERM, "the namespace has a network of its own")
-            _request(netlink, _RTM_NEWLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, _LO, _IFF_UP, _IFF_UP))
-            _request(netlink, _RTM_NEWADDR, _CREATE, _address(ip))
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                os.close(namespace)
-                raise
-    return namespace
+            try:
+                _request(netlink, _RTM_NEWLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, _LO, _IFF_UP, _IFF_UP))
+                _request(netlink, _RTM_NEWADDR, _CREATE, _address(ip))
+            except FileExistsError:
+                pass  # another app's, too
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    return inside(pidfd, show)
 
 
 def hide_address(namespace: int, ip: IPv4Address) -> None:
     """Takes it away again.  Raises OSError."""
-    again, netlink, _ = _inside(namespace)
-    os.close(again)
-    with netlink:
-        _request(netlink, _RTM_DELADDR, 0, _address(ip))
+
+    def hide() -> None:
+        with _netlink() as netlink:
+            _request(netlink, _RTM_DELADDR, 0, _address(ip))
+
+    inside(namespace, hide)
 
 
-Place = tuple[int, socket.socket, list[str]]
+T = TypeVar("T")
 
 
-def _inside(where: int) -> Place:
-    """A descriptor of the namespace that `where` (also a pidfd) stands for, a netlink socket in it, and the
-    names of its interfaces but lo.  Raises OSError.
+def inside(namespace: int, work: Callable[[], T]) -> T:
+    """What `work` returns, called in the network namespace that a descriptor (also a pidfd) stands for.
+
+    Blocks.  Raises OSError and what `work` raises.
     """
-    found: list[Place] = []
-    failed: list[OSError] = []
+    found: list[T] = []
+    failed: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            if _libc.setns(namespace, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            found.append(work())
+        except BaseException as error:  # noqa: BLE001  handed on to the caller
+            failed.append(error)
+
     # A thread that ends in there: none of ours can then be left in the wrong namespace.
-    thread = Thread(target=partial(_visit, where, found, failed), name="netns")
+    thread = Thread(target=enter, name="netns")
     thread.start()
     thread.join()
     if failed:
@@ -108,19 +121,8 @@ def _inside(where: int) -> Place:
     return found[0]
 
 
-def _visit(where: int, found: list[Place], failed: list[OSError]) -> None:
-    namespace = -1
-    try:
-        if _libc.setns(where, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        names = [name for index, name in socket.if_nameindex() if index != _LO]
-        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        found.append((namespace, netlink, names))
-    except OSError as error:
-        if namespace >= 0:
-            os.close(namespace)
-        failed.append(error)
+def _netlink() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
 
 
 def _is_up(sock: socket.socket, name: str) -> bool:

@@ -124,7 +124,6 @@ NOINLINE int dial(struct bpf_sock_addr *ctx, struct sock_state *state, __u32 ip,
 	state->local.set = state->local.ip != 0;
 	state->target = to->app;
 	state->service = to->service;
-	state->start = bpf_ktime_get_coarse_ns();
 	state->dialling = 1;
 	if (to->protocol == UDP && known)
 		remember_way(ctx, state, to, ip, port);

@@ -259,7 +259,16 @@ def test_the_hosts_own_programs_are_untouched(driver: Driver) -> None:
         ["bpftool", "cgroup", "tree", "-j"], capture_output=True, timeout=20, check=False
     ).stdout
     attached = [entry["cgroup"] for entry in json.loads(shown or b"[]") if entry.get("programs")]
-    assert all("/sandbox-" in path for path in attached), attached  # others may test at the same time
+    own = str(driver.sandbox.cgroup)
+    ours, others = (
+        [path for path in attached if path.startswith(own)],
+        [path for path in attached if not path.startswith(own)],
+    )
+    assert ours and all("/app-" in path for path in ours), ours
+    ax = ("/app-", "/ax-", "appswitch-holder")
+    assert all("/sandbox-" in path and any(word in path for word in ax) for path in others), (
+        others
+    )  # other tests'
 
 
 def test_programs_replace_their_like(driver: Driver) -> None:

@@ -97,7 +97,7 @@ def test_sizes_of_files() -> None:
     assert statistics.median(sizes.values()) <= 120
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("launcher", 720), ("bpf", 2000)])
+@pytest.mark.parametrize(("folder", "limit"), [("launcher", 712), ("bpf", 1840)])
 def test_c_stays_small(folder: str, limit: int) -> None:
     """Lines of code, without blank ones and comments."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "interceptor" / folder).glob("*.[ch]")))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 
 from appswitch.interceptor import abi
-from appswitch.interceptor.holdings import IDLE, PERIOD, Holdings
+from appswitch.interceptor.holdings import EXIST, IDLE, PERIOD, Holdings
+from appswitch.interceptor.libbpf import NOEXIST
 from appswitch.model import Protocol
 
 
@@ -16,8 +17,11 @@ class MemoryMap(dict[bytes, bytes]):
         return list(super().items())
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        assert flags == 2 and key in self
+        assert flags in (NOEXIST, EXIST) and (key in self) == (flags == EXIST)
         self[key] = value
+
+    def take(self, key: bytes) -> bytes | None:
+        return self.pop(key, None)
 
     def delete(self, key: bytes) -> bool:
         return self.pop(key, None) is not None
@@ -67,3 +71,23 @@ def test_a_port_that_was_used_meanwhile_is_idle_anew() -> None:
     assert table.holdings.give_back(IDLE) == []
     assert table.holdings.give_back(IDLE + 2) == [], "not read more often than each PERIOD"
     assert table.holdings.give_back(2 * IDLE + PERIOD) == [40001]
+
+
+def test_a_port_on_which_somebody_begins_to_listen_just_then_stays() -> None:
+    """Between the look and the taking: a program counts up in the row."""
+    table = Table()
+    table.usages[struct.pack("=I", 7)] = abi.USAGE.pack(1, 0, 0)
+    table.row(81, 40001)
+    table.holdings.give_back(0.0)
+    look = table.ports.items
+
+    def items() -> list[tuple[bytes, bytes]]:
+        seen = look()
+        table.row(81, 40001, listening=1)
+        return seen
+
+    table.ports.items = items  # type: ignore[method-assign]
+    assert table.holdings.give_back(IDLE + PERIOD) == []
+    assert table.count() == 1 and len(table.reals) == 1
+    ((_, value),) = look()
+    assert abi.PORT.unpack(value)[3] == 1
