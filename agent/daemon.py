@@ -203,7 +203,7 @@ class Daemon:
         launch = LaunchServer(run_dir.path, self._apps, log)
         launch.start()
         parts.push_async_callback(launch.close)
-        containers = OciListener(run_dir.path, self._apps, log)
+        containers = OciListener(run_dir.path, self._apps, self._ground.networks, log)
         containers.start()
         parts.push_async_callback(containers.close)
         snapshot = registry.snapshot

@@ -18,20 +18,26 @@ from appswitch.agent import oci
 from appswitch.agent.channel import Peer, peer_of
 from appswitch.agent.launch import Caller, Keeper
 from appswitch.agent.logs import Event, Log
+from appswitch.agent.seams import Networks
 from appswitch.agent.tasks import spawn, stop
 from appswitch.errors import AppSwitchError, Denied, InvalidInput, Unavailable
 
 SOCKET_NAME: Final = "oci.sock"
 DEADLINE: Final = 10.0
 """Seconds for a state to arrive."""
+DROP_PAUSE: Final = 0.005
+"""Seconds between two looks whether the runtime has dropped its own rights."""
+DROP_LOOKS: Final = 400
+"""Some are enough, unless the container gets no CPU: 2 seconds."""
 
 
 class OciListener:
     """One task a container, from its state to its app."""
 
-    def __init__(self, run_dir: Path, keeper: Keeper, log: Log) -> None:
+    def __init__(self, run_dir: Path, keeper: Keeper, networks: Networks, log: Log) -> None:
         self._path = run_dir / SOCKET_NAME
         self._keeper = keeper
+        self._networks = networks
         self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -92,9 +98,27 @@ class OciListener:
             raise Unavailable(f"container {notified.container!r}: process {pid} is gone") from error
         with ExitStack() as undo:
             undo.callback(os.close, caller.pidfd)
+            await self._rights_are_dropped(notified)
             started = await self._keeper.start(wanted, caller)
             undo.pop_all()
         await self._keeper.inject(started.app, os.dup(descriptors[notified.descriptor]))
+
+    async def _rights_are_dropped(self, notified: oci.Notified) -> None:
+        """runc hands the descriptor over before its child gives up what the container shall not have.
+
+        Raises Denied, Unavailable.
+        """
+        try:
+            for _ in range(DROP_LOOKS):  # nothing tells of it
+                if not self._networks.is_root_of_node(notified.pid):
+                    return
+                await asyncio.sleep(DROP_PAUSE)
+        except OSError as error:
+            raise Unavailable(f"container {notified.container!r}: process {notified.pid} is gone") from error
+        raise Denied(
+            f"container {notified.container!r} keeps CAP_SYS_ADMIN: the node's sockets would obey it; "
+            "start it without, or with a network of its own and: ax attach"
+        )
 
 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:

@@ -53,13 +53,23 @@ def commands_ours(pid: int, uid: int) -> bool:
     A socket of ours in its hands would obey it.  uid 0 can get what its bounding set has; others, who
     cannot gain privileges, have what they have (capabilities(7)).
     """
+    held = _held(pid, uid)
+    return bool(held & _CAP_NET_ADMIN) and not held & _CAP_SYS_ADMIN
+
+
+def is_root_of_node(pid: int) -> bool:
+    """Whether it has CAP_SYS_ADMIN in our user namespace, or can get it.  Raises OSError: it is gone."""
+    return bool(_held(pid, 0) & _CAP_SYS_ADMIN)
+
+
+def _held(pid: int, uid: int) -> int:
+    """Capabilities that count in our user namespace, and that the process has or, as root, can get."""
     theirs, ours = os.stat(f"/proc/{pid}/ns/user"), os.stat("/proc/self/ns/user")
     if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
-        return False  # its capabilities count in there alone
+        return 0  # they count in there alone
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
         sets = dict(line.split(":", 1) for line in lines if line.startswith("Cap"))
-    held = int(sets["CapPrm"], 16) | (int(sets["CapBnd"], 16) if not uid else 0)
-    return bool(held & _CAP_NET_ADMIN) and not held & _CAP_SYS_ADMIN
+    return int(sets["CapPrm"], 16) | (int(sets["CapBnd"], 16) if not uid else 0)
 
 
 def show_address(pidfd: int, ip: IPv4Address) -> int:

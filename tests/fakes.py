@@ -294,6 +294,9 @@ class FakeNetworks:
     def commands_ours(self, pid: int, uid: int) -> bool:
         return self.commanding
 
+    def is_root_of_node(self, pid: int) -> bool:
+        return False
+
     def show_address(self, pidfd: int, ip: IPv4Address) -> int:
         namespace = os.dup(pidfd)
         self.shown.append((namespace, ip))

@@ -147,3 +147,16 @@ def test_a_refused_container_has_no_sockets(node: Node, unmodified: Unmodified) 
     assert result.code and "Function not implemented" in result.err
     assert "127.0.0.1" in str(node.events("app.refused")[-1]["error"])
     node.wait(lambda: node.descriptors() == before, f"no descriptor stays of {before}")
+
+
+@pytest.mark.parametrize("extra", [("CAP_NET_ADMIN",), ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")])
+def test_rights_are_looked_at_once_the_runtime_has_dropped_its_own(
+    node: Node, unmodified: Unmodified, extra: tuple[str, ...]
+) -> None:
+    """runc hands the descriptor over while its child may still do everything; a container that keeps
+    that is refused, too: whether it is the child or the program cannot be told."""
+    unmodified.more = {"seccomp": unmodified.profile("labels=role=a")}
+    for _ in range(5):
+        result = unmodified.run("wget", "-qO-", "http://1.1.1.1", extra=extra)
+        assert "Function not implemented" in result.err, result
+    assert extra[-1] in str(node.events("app.refused")[-1]["error"])
