@@ -130,9 +130,9 @@ def test_below_the_containers_cgroup(node: Node, containers: Containers) -> None
     wait_until(node.servers, "httpd listens")
     (app,) = node.get("apps")
     assert app["cgroup"] == f"{containers.cgroup('web')}/ax-{app['appid']}"
-    assert app["pid"] in map(
-        int, (containers.cgroup_path("web") / f"ax-{app['appid']}/cgroup.procs").read_text().split()
-    )
+    # with an empty namespace the launch does not wait until its process has entered
+    inside = containers.cgroup_path("web") / f"ax-{app['appid']}/cgroup.procs"
+    wait_until(lambda: str(app["pid"]) in inside.read_text().split(), "the app's process is in its cgroup")
     containers.remove("web")
     wait_until(lambda: not node.get("apps"), "the app ends with its container")
     assert not node.servers()
