@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import structlog
 
 from appswitch.agent.render import readable
+from appswitch.errors import UsageError
 
 
 class Event(Enum):
@@ -191,8 +192,12 @@ def _printable(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapp
 
 
 def open_log(path: Path | None, stream: TextIO = sys.stderr) -> Log:
-    """A log to a file (append) or to `stream`: JSON, but on a terminal for people.  Raises OSError."""
-    target = path.open("a", encoding="utf-8", buffering=1) if path is not None else stream
+    """A log to a file (append) or to `stream`: JSON, but on a terminal for people.  Raises UsageError."""
+    try:
+        target = path.open("a", encoding="utf-8", buffering=1) if path is not None else stream
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"--log-file {path}: {reason}; name a file that can be written") from error
     terminal = path is None and target.isatty()
     renderers: list[Any] = (
         [_printable, structlog.dev.ConsoleRenderer(colors=True)]

@@ -119,12 +119,18 @@ def beside(path: Path | None, part: str) -> Path | None:
 
 
 def begin(cpu: Path | None, memory: Path | None) -> Profile:
-    """Raises UsageError (both), Unsupported, OSError."""
+    """Raises UsageError (both, or a file that cannot be written), Unsupported."""
     if cpu and memory:
         raise UsageError("--cpu-profile and --mem-profile exclude each other: the profilers use one hook")
-    if cpu:
-        return CpuProfile(cpu)
-    return MemoryProfile(memory) if memory else NoProfile()
+    try:
+        if cpu:
+            return CpuProfile(cpu)
+        return MemoryProfile(memory) if memory else NoProfile()
+    except OSError as error:
+        flag, path = ("--cpu-profile", cpu) if cpu else ("--mem-profile", memory)
+        raise UsageError(
+            f"{flag} {path}: {error.strerror or error}; name a file that can be written"
+        ) from error
 
 
 @contextmanager

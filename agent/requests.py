@@ -236,6 +236,11 @@ def decode_explain(query: Mapping[str, str]) -> ExplainQuery:
         if len(value) > 4096:
             raise InvalidInput(f"{name}: longer than 4096 characters")
     host, colon, port = query["destination"].partition(":")
+    if ":" in port:
+        destination = query["destination"]
+        raise InvalidInput(
+            f"destination {destination!r}: services have IPv4 addresses; name one, or its name"
+        )
     if not host:
         raise InvalidInput("destination: no IP or name before ':'")
     number = parse_port("destination port", port) if colon else DEFAULT_PORT

@@ -73,3 +73,9 @@ def test_where_to() -> None:
         assert (found.address, found.port) == (IPv4Address(address), 8000)
     with pytest.raises(NotFound, match="'nobody'"):
         find_destination(snapshot, requests.ExplainQuery("nobody", 80))
+
+
+@pytest.mark.parametrize("destination", ["[::1]:80", "::1", "[fd00::14]"])
+def test_an_ipv6_address_is_told_as_one(destination: str) -> None:
+    with pytest.raises(InvalidInput, match="services have IPv4 addresses"):
+        requests.decode_explain({"destination": destination})

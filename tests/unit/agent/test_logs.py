@@ -8,8 +8,11 @@ import json
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import pytest
+
 from appswitch.agent import logs
 from appswitch.agent.logs import FIELDS, Event, open_log
+from appswitch.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -98,3 +101,8 @@ def test_every_call_uses_known_fields() -> None:
                     (path.name, k.arg) for k in node.keywords if k.arg is not None and k.arg not in FIELDS
                 ]
     assert unknown == []
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"--log-file {tmp_path}: Is a directory; name a file"):
+        open_log(tmp_path)

@@ -108,8 +108,11 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modu
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        begin(tmp_path / "no" / "cpu.json", None)
+    file = tmp_path / "no" / "cpu.json"
+    with pytest.raises(UsageError, match=rf"--cpu-profile {file}: No such file.*that can be written"):
+        begin(file, None)
+    with pytest.raises(UsageError, match=rf"--mem-profile {file}: No such file"):
+        begin(None, file)
 
 
 def test_beside() -> None:
