@@ -18,6 +18,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from appswitch.interceptor.pool import QUARANTINE
 from e2e.sandbox import wait_until
 
 from chaos.actions import ACTIONS
@@ -25,8 +26,9 @@ from chaos.world import Outcome, World
 
 APPS = 14
 """Servers and callers."""
-RECOVERY = 60.0
-"""Seconds until the node is well again after everything, on a busy machine."""
+RECOVERY = 60.0 + QUARANTINE
+"""Seconds until the node is well again after everything, on a busy machine: `exhaust_ports` can leave a
+pool of which every port rests, and a daemon that starts lets them rest anew."""
 
 
 def run(world: World, seconds: float, seed: int) -> Counter[str]:
