@@ -18,9 +18,9 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from appswitch.interceptor.pool import QUARANTINE
 from e2e.sandbox import wait_until
 
+from appswitch.interceptor.pool import QUARANTINE
 from chaos.actions import ACTIONS
 from chaos.world import Outcome, World
 
