@@ -58,6 +58,8 @@ class PortStock:
         self._add(self._pool.rested(now), now)
         if self._pool.counts()["stocked"] < LOW:
             self.fill()
+        else:
+            self._exhausted = False  # those that rested are enough
 
     def fill(self) -> None:
         """Add a block now: the queue is low, or empty."""

@@ -99,3 +99,27 @@ def test_ports_that_apps_no_longer_use_rest(kernel: FakeKernel, tmp_path: Path) 
     subject.sweep()
     assert subject._pool.counts()["resting"] == 1 and subject._pool.counts()["given"] == 1
     subject.close(forget=True)
+
+
+def test_a_drained_pool_is_well_again_once_its_ports_have_rested(
+    kernel: FakeKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("appswitch.agent.port_stock.time.monotonic", lambda: now[0])
+    subject = stock(kernel, tmp_path, ports=(21000, 22023))
+    subject.start()
+    taken = []
+    for _ in range(3):
+        taken += kernel.queue
+        kernel.queue.clear()
+        kernel.real_ports[1] = taken
+        subject.sweep()
+    assert subject.problem
+    del kernel.real_ports[1]
+    subject.release(taken)
+    now[0] += 59
+    subject.sweep()
+    assert subject.problem
+    now[0] += 2
+    subject.sweep()
+    assert len(kernel.queue) == 1024 and not subject.problem
