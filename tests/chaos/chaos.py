@@ -26,9 +26,11 @@ from chaos.world import Outcome, World
 
 APPS = 14
 """Servers and callers."""
-RECOVERY = 60.0 + QUARANTINE
-"""Seconds until the node is well again after everything, on a busy machine: `exhaust_ports` can leave a
-pool of which every port rests, and a daemon that starts lets them rest anew."""
+RECOVERY = 60.0
+"""Seconds until the node is well again after everything, on a busy machine."""
+REST = QUARANTINE + 5.0
+"""Seconds more until a pool that `exhaust_ports` drained has rested: a daemon that starts begins anew."""
+DRAINED = "no real port is left"
 
 
 def run(world: World, seconds: float, seed: int) -> Counter[str]:
@@ -41,16 +43,22 @@ def run(world: World, seconds: float, seed: int) -> Counter[str]:
         action(world, chance)
         done[action.__name__] += 1
         if chance.random() < 0.6:
-            wait_until(lambda: _well(world), "the node recovers", RECOVERY)
+            _recover(world)
         time.sleep(chance.uniform(0, 0.5))
-    wait_until(lambda: _well(world), "the node recovers", RECOVERY)
+    _recover(world)
     return done
 
 
-def _well(world: World) -> bool:
-    """Daemon and holder answer, and know only those apps that live."""
+def _recover(world: World) -> None:
+    wait_until(lambda: _well(world, DRAINED), "the node recovers", RECOVERY)
+    wait_until(lambda: _well(world), "the pool has rested", REST)
+
+
+def _well(world: World, but: str = "nothing") -> bool:
+    """Daemon and holder answer, and have no problem but that one."""
     try:
-        return bool(world.node.holder_pid() and world.node.get("health")["status"] == "ok")
+        problems = world.node.get("health")["problems"]
+        return bool(world.node.holder_pid()) and all(problem.startswith(but) for problem in problems)
     except OSError:  # between two daemons
         return False
 
