@@ -62,7 +62,9 @@ class Listener(Protocol):
 
 
 LOST_WORDS = "Internal error from Core"
-"""What grpc.aio says of a call whose first write failed, whatever the server said."""
+"""What grpc.aio says of a call that the server ended as we wrote, whatever the server said."""
+LISTEN = 0.25
+"""Seconds before each request of a stream on which the server's words shall be heard."""
 
 
 @dataclass(slots=True)
@@ -84,10 +86,10 @@ class Client:
         while True:
             answered = [False]
             try:
-                reason = await self._stream(answered)
+                reason = await self._stream(answered, LISTEN if wordless else 0.0)
             except grpc.aio.AioRpcError as error:
-                # A server that refuses at once can overtake our first request: grpcio then loses the
-                # server's words.  Asked again, once, it says them.
+                # A server that refuses at once can overtake our next request: grpcio then loses the
+                # server's words.  Asked again, once and slowly, it says them.
                 if error.details() == LOST_WORDS and not (answered[0] or wordless):
                     wordless = True
                     self.ads.handle(Disconnected())
@@ -101,12 +103,15 @@ class Client:
             self.listener.disconnected(reason, delay)
             await self.sleep(delay)
 
-    async def _stream(self, answered: list[bool]) -> str:
-        """One stream, to its end; why it ended.  `answered[0]` becomes true with the first response."""
+    async def _stream(self, answered: list[bool], pause: float) -> str:
+        """One stream, to its end; why it ended.  `answered[0]` becomes true with the first response.
+
+        `pause`: seconds before each request.
+        """
         async with grpc.aio.insecure_channel(self.target, options=OPTIONS) as channel:
             ready = await self._open(channel)
             outgoing: asyncio.Queue[bytes] = asyncio.Queue()
-            call = channel.stream_stream(METHOD)(_drain(outgoing))
+            call = channel.stream_stream(METHOD)(_drain(outgoing, pause))
             if ready:  # else the call itself fails at once, and says why better than we could
                 self.listener.connected()
             await self._obey(self.ads.handle(Connected()), outgoing)
@@ -146,6 +151,8 @@ class Client:
                     pass
 
 
-async def _drain(outgoing: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+async def _drain(outgoing: asyncio.Queue[bytes], pause: float) -> AsyncIterator[bytes]:
     while True:
-        yield await outgoing.get()
+        data = await outgoing.get()
+        await asyncio.sleep(pause)
+        yield data

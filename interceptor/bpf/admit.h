@@ -56,14 +56,6 @@ INLINE int refuse_stranger(__u32 app, struct bpf_sock_tuple *tuple, __u32 size, 
 	return FAIL;
 }
 
-/* Whether strangers may dial this port of the node, at `ip` (0: at any). */
-INLINE int is_exposed(__u16 port, __u32 ip)
-{
-	struct real_key key = { .port = port, .protocol = TCP };
-	struct real *real = bpf_map_lookup_elem(&reals, &key);
-	return real && real->exposed && (!real->at || !ip || ip == real->at);
-}
-
 /* A segment at a socket in SYN_SENT: a refusal is not heard while its connect() waits. */
 INLINE int answer_dialler(struct __sk_buff *skb, struct bpf_sock *sk)
 {

@@ -46,6 +46,37 @@ NOINLINE int real_port(struct app *app, __u16 port, __u8 protocol, int v6)
 	return popped;
 }
 
+/* Whether strangers may dial this port of the node, at `ip` (0: at any). */
+INLINE int is_exposed(__u16 port, __u32 ip)
+{
+	struct real_key key = { .port = port, .protocol = TCP };
+	struct real *real = bpf_map_lookup_elem(&reals, &key);
+	return real && real->exposed && (!real->at || !ip || ip == real->at);
+}
+
+/* The kernel chose a number that the app has bound by name before and serves no more.  The port of the pool
+ * behind it may be in TIME_WAIT, of which the choice knew nothing: the app's next bind() to the number gets
+ * another one.  This one is held by no app (0) until the daemon gives back what is idle. */
+INLINE void give_way(__u32 app, __u16 number, __u8 v6)
+{
+	struct port_key key = { .app = app, .port = number, .protocol = TCP, .v6 = v6 };
+	struct real_key real_key = { .protocol = TCP };
+	struct port *found = bpf_map_lookup_elem(&ports, &key), idle = {};
+	struct usage *usage;
+	if (!found || !found->lasting || found->listening > 0 || is_exposed(found->real, 0))
+		return;
+	real_key.port = idle.real = idle.lasting = found->lasting;
+	if (bpf_map_delete_elem(&ports, &key))
+		return;
+	bpf_map_delete_elem(&reals, &real_key);
+	key.app = key.v6 = 0;
+	key.port = idle.real;
+	bpf_map_update_elem(&ports, &key, &idle, BPF_ANY);
+	usage = usage_of(app);
+	if (usage)
+		__sync_fetch_and_add(&usage->ports, -1);
+}
+
 /* bind() to port 0: a second socket that asks for the number that the kernel chose shall meet it. */
 NOINLINE int choose(struct sock_state *state, __u16 number)
 {
@@ -54,6 +85,9 @@ NOINLINE int choose(struct sock_state *state, __u16 number)
 	struct real_key real_key = { .port = number, .protocol = TCP };
 	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = number };
 	key.v6 = ROW(state);
+	give_way(state->owner.id, number, 0);
+	give_way(state->owner.id, number, 1);
+	give_way(state->owner.id, number, PORT_AT_OWN);
 	if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST))
 		return 0;
 	bpf_map_update_elem(&reals, &real_key, &back, BPF_ANY);

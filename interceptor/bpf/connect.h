@@ -66,12 +66,14 @@ NOINLINE void remember_flow(struct flow_key *key, struct flow *flow)
 		bpf_map_update_elem(&flows, key, flow, BPF_ANY);
 }
 
-/* What this socket sends to `to` was decided for ip:port: admission and recvmsg() will ask. */
+/* What this socket sends to `to` was decided for ip:port: admission and recvmsg() will ask.  A reply asks
+ * for nothing: what comes next from there is a question again, and shows where its answer goes (`flows`
+ * forgets old ones, one by one). */
 INLINE void remember_way(void *ctx, struct sock_state *state, struct target *to, __u32 ip, __u16 port)
 {
 	struct flow_key key = { .cookie = bpf_get_socket_cookie(ctx), .ip = to->ip, .port = to->port };
 	/* a pod answers as somebody outside does: no socket of its namespace is found here */
-	struct flow flow = { .ip = ip ? ip : LOOPBACK, .port = port, .asked = 1, .app = IS_LOOPBACK(to->ip) ? to->app : 0 };
+	struct flow flow = { .ip = ip ? ip : LOOPBACK, .port = port, .asked = !to->reply, .app = IS_LOOPBACK(to->ip) ? to->app : 0 };
 	state->cookie = key.cookie;
 	remember_flow(&key, &flow);
 }
@@ -86,6 +88,7 @@ INLINE int is_reply(struct sock_state *state, __u32 ip, __u16 port, struct targe
 	to->ip = flow->ip;
 	to->port = flow->port;
 	to->app = flow->app;
+	to->reply = 1;
 	return 1;
 }
 

@@ -63,6 +63,20 @@ def _well(world: World, but: str = "nothing") -> bool:
         return False
 
 
+def _only_the_living(world: World) -> None:
+    """The daemon knows the apps that live, all of them, and no others."""
+    known: list[str] = []
+
+    def right() -> bool:
+        known[:] = [app["appip"] for app in world.node.get("apps")]
+        return len(known) == APPS
+
+    try:
+        wait_until(right, "only the apps that live are known", 20)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\nknown: {known}\n{world.ended()}") from error
+
+
 def trial(base: Path, seconds: float, seed: int, *, istio: bool) -> tuple[list[Outcome], list[str]]:
     """The whole: outcomes of all callers, and what was left behind."""
     world = World(base, istio=istio)
@@ -72,8 +86,7 @@ def trial(base: Path, seconds: float, seed: int, *, istio: bool) -> tuple[list[O
         before = world.descriptors()
         done = run(world, seconds, seed)
         print(*(f"{name} {times}" for name, times in sorted(done.items())), sep=", ", flush=True)
-        known = lambda: [app["appip"] for app in world.node.get("apps")]  # noqa: E731
-        wait_until(lambda: len(known()) == APPS, f"only the apps that live are known: {known()}", 20)
+        _only_the_living(world)
         after = world.descriptors()
         leaks += [
             f"{name} has {after.get(name)} descriptors, had {number}"
@@ -94,13 +107,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep the daemon's log there")
     parser.add_argument("--istio", action="store_true", help="with a replayed Istiod and the Istio agent")
     options = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="axc-"))
     base.chmod(0o755)
+    now = time.time()
+    print(
+        f"{time.monotonic():.3f} is {time.strftime('%H:%M:%S', time.gmtime(now))}{f'{now % 1:.3f}'[1:]} UTC"
+    )
     try:
         outcomes, leaks = trial(base, options.seconds, options.seed, istio=options.istio)
     finally:
+        if options.log:
+            shutil.copyfile(base / "daemon.log", options.log)
         shutil.rmtree(base, ignore_errors=True)
     print(*(outcome.line() for outcome in outcomes), sep="\n")
     failed = [f"{outcome.name}: {reason}" for outcome in outcomes for reason in outcome.failed]

@@ -112,6 +112,15 @@ class World:
         self.callers.clear()
         return found
 
+    def ended(self) -> str:
+        """Callers that are there no more, and what they said."""
+        gone = {name: process for name, process in self.callers.items() if process.popen.poll() is not None}
+        lines = (
+            f"{name}: exit {process.popen.returncode}\n{process.output()[-2000:]}"
+            for name, process in gone.items()
+        )
+        return "\n".join(lines)
+
     def agent_pid(self) -> int:
         """The Istio agent's process id, or 0."""
         for pid in self.node.sandbox.pids("daemon"):

@@ -411,6 +411,26 @@ s.sendto(b'y', ('1.1.1.1', 53)); print(*s.recvfrom(99), flush=True); s.sendto(b'
     other.stop()
 
 
+def test_flows_of_which_one_was_crowded_out(driver: Driver) -> None:
+    """A client's port that comes again: what is known of it may have been forgotten in part."""
+    server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")
+    driver.serve(server, UDP_SERVER.format(family="AF_INET", address="", port=53))
+    ask = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.setsockopt(socket.IPPROTO_IP, 51, (33333 << 16 | 33333).to_bytes(4, 'little'))
+{how}; print(s.recvfrom(99)[1], s.getsockname()[1])
+"""
+    asks = "s.sendto(b'x', ('1.1.1.1', 53))", "s.connect(('1.1.1.1', 53)); s.send(b'x')"
+    flows = driver.kernel._maps["flows"]
+    for how in asks:
+        assert driver.python(client, ask.format(how=how)).ok() == "('1.1.1.1', 53) 33333\n"
+        known = list(flows.keys())
+        for key in known:
+            value = flows.get(key)
+            flows.delete(key)
+            assert driver.python(client, ask.format(how=how)).ok() == "('1.1.1.1', 53) 33333\n", (key, value)
+
+
 def test_the_table_of_ports_is_full(driver: Driver) -> None:
     """Whoever filled it: this bind() fails and is told of; who has a port keeps it and is reached."""
     server, client = driver.app("1.1.1.1"), driver.app("2.2.2.2")

@@ -52,3 +52,33 @@ def test_no_port_is_lost(driver: Driver, request: pytest.FixtureRequest) -> None
     assert not driver.kernel._maps["ports"].items() and not driver.kernel._maps["reals"].items()
     assert driver.kernel.lost() == 0 or cycles > 5000
     process.stop()
+
+
+FIND = """
+import socket
+def find():
+    s = socket.socket(); s.bind({address!r}); number = s.getsockname()[1]; s.close(); return number
+number = find(); s = socket.create_server(({address[0]!r}, number)); c = socket.create_connection(("127.0.0.1", number)); a, _ = s.accept()
+a.close(); c.close(); s.close()  # the server's end goes to TIME_WAIT
+for _ in range(5000):
+    if find() == number:
+        plain = socket.socket(); plain.bind(({address[0]!r}, number)); plain.listen()
+        socket.create_connection(("127.0.0.1", number)).close()
+        print("bound")
+        break
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "", "1.1.1.1"])
+def test_a_number_that_the_kernel_chose_can_be_bound(driver: Driver, host: str) -> None:
+    """Whatever the app did on that number before ("find an unused port"); the port of then rests."""
+    app = driver.app("1.1.1.1")
+    driver.sandbox.run(["sysctl", "-w", "net.ipv4.ip_local_port_range=33000 33031"]).ok()
+    assert (
+        driver.python(app, FIND.format(address=(host, 0)).replace("127.0.0.1", host or "127.0.0.1")).ok()
+        == "bound\n"
+    )
+    assert len(driver.kernel.used_ports()) == 2
+    driver.kernel.holdings.give_back(0)
+    assert len(driver.kernel.holdings.give_back(99)) == 2
+    assert driver.kernel.used_ports() == set() and not driver.kernel._maps["reals"].items()

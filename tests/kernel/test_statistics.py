@@ -55,5 +55,8 @@ def test_maps_and_how_full_they_are(driver: Driver) -> None:
     assert (maps["ports"].entries, maps["ports"].capacity) == (0, 262144)
     assert maps["groups"].entries is None and maps["groups"].capacity == 131072
     assert maps["backends"].memory > 524288 * 16
-    driver.serve(app, "import socket; s = socket.socket(); s.bind(('', 80)); s.listen(); print(1); input()")
+    driver.serve(
+        app,
+        "import socket; s = socket.socket(); s.bind(('', 80)); s.listen(); print(1)\nimport time; time.sleep(99)",
+    )
     assert {each.name: each for each in driver.kernel.statistics.maps()}["ports"].entries == 1
