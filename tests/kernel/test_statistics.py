@@ -57,6 +57,6 @@ def test_maps_and_how_full_they_are(driver: Driver) -> None:
     assert maps["backends"].memory > 524288 * 16
     driver.serve(
         app,
-        "import socket; s = socket.socket(); s.bind(('', 80)); s.listen(); print(1)\nimport time; time.sleep(99)",
+        "import socket, time; s = socket.socket(); s.bind(('', 80)); s.listen(); print(1); time.sleep(99)",
     )
     assert {each.name: each for each in driver.kernel.statistics.maps()}["ports"].entries == 1

@@ -244,8 +244,8 @@ def test_words_that_grpc_lost_are_asked_for_again_once() -> None:
     tries: list[str] = []
 
     class Losing(Client):
-        async def _stream(self, answered: list[bool]) -> str:
-            tries.append("stream")
+        async def _stream(self, answered: list[bool], pause: float) -> str:
+            tries.append("slowly" if pause else "at once")
             nothing = grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details=LOST_WORDS)
 
@@ -256,7 +256,7 @@ def test_words_that_grpc_lost_are_asked_for_again_once() -> None:
         try:
             await ears.until(lambda: bool(ears.reasons))
             assert ears.reasons == [f"INTERNAL: {LOST_WORDS}"] and ears.delays == [0.5]
-            assert len(tries) == 2  # never without a pause for ever
+            assert tries == ["at once", "slowly"]  # never without a pause for ever
         finally:
             task.cancel()
             await asyncio.wait([task])
