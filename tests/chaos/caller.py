@@ -1,6 +1,6 @@
 """A client that calls without end: `caller.py tcp|asyncio|udp|http ADDRESS PORT`.
 
-Every call makes a new socket, dials, asks, reads the answer and closes.  After SIGTERM it prints what came
+Every call makes a new socket, dials, asks, reads the answer and closes.  It prints "up", and after SIGTERM what came
 of it: {"calls": N, "failed": [reason…], "longest": seconds of the longest call, "at": when that began}.
 """
 
@@ -101,6 +101,7 @@ def main(kind: str, ip: str, port: str) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.siginterrupt(signal.SIGTERM, False)  # socket() that has to wait is begun again
     address = (ip, int(port))
+    print("up", flush=True)
     if kind == "asyncio":
         asyncio.run(many(address))
     else:
