@@ -1,7 +1,7 @@
 """A client that calls without end: `caller.py tcp|asyncio|udp|http ADDRESS PORT`.
 
-Every call makes a new socket, dials, asks, reads the answer and closes.  It prints "up", and after SIGTERM what came
-of it: {"calls": N, "failed": [reason…], "longest": seconds of the longest call, "at": when that began}.
+Every call makes a new socket, dials, asks, reads the answer and closes.  It prints "up", and after SIGTERM
+{"calls": N, "failed": [reason…], "longest": seconds of the longest call, "at": when that began}.
 """
 
 from __future__ import annotations
