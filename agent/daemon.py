@@ -298,6 +298,7 @@ class Daemon:
             snapshot.node,
             state.apply_istio,
             self._log,
+            settings.mode,
             (beside(profile.cpu, "istio"), beside(profile.memory, "istio")),
         )
 

@@ -10,13 +10,16 @@ from ipaddress import IPv4Address
 
 from appswitch.agent.logs import Event, Log
 from appswitch.model import VService
-from appswitch.xds.ads import Ads, Config, Ignored, Rejected
+from appswitch.xds.ads import Config, Ignored, Rejected, Withheld
 from appswitch.xds.client import Client
+from appswitch.xds.delta import Delta
 from appswitch.xds.names import Names
 from appswitch.xds.requests import NodeInfo
 from appswitch.xds.resources import SHORT, Unsupported
+from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import ALLOW_ANY, Translation, Translator
 
+DELTA, SOTW = "delta", "sotw"
 HOLD = 15.0
 """Seconds that the first table waits to be complete: rows of an earlier daemon may still be in force, and
 a table made from the first of five messages would take most of them away."""
@@ -56,6 +59,8 @@ class IstioAgent:
     apply: Callable[[IstioTable], None]
     """Called on the event loop; when it returns, the push is acknowledged."""
     log: Log
+    mode: str = DELTA
+    """`DELTA`, which falls back to the other where the server does not know it; or `SOTW`."""
     connected_now: bool = False
     table: IstioTable = field(default_factory=IstioTable)
     """The last one handed over."""
@@ -70,7 +75,10 @@ class IstioAgent:
         """Take the node id apart."""
         node = NodeInfo(self.node_id)
         self._translator = Translator(node.namespace, node.domain)
-        self._client = Client(self.target, node, self, Ads())
+        if self.mode == SOTW:
+            self._client = Client(self.target, node, self, Sotw())
+        else:
+            self._client = Client(self.target, node, self, Delta(), fall_back=True)
 
     async def run(self) -> None:
         """Run until cancelled.  The last table stays in force whatever happens to Istiod."""
@@ -106,8 +114,17 @@ class IstioAgent:
             Event.ISTIO_DISCONNECTED, target=self.target, error=reason, text=f"next try in {delay:.1f} s"
         )
 
-    def rejected(self, rejected: Rejected | Ignored) -> None:
-        """Something of a response was not taken."""
+    def fell_back(self, reason: str) -> None:
+        """An old Istiod, or another control plane."""
+        text = "the server does not know delta xDS: state of the world instead, as --istio-mode sotw"
+        self.log(Event.NOTE, text=text, target=self.target, error=reason)
+
+    def rejected(self, rejected: Rejected | Ignored | Withheld) -> None:
+        """Something of a response was not taken, or is not sent."""
+        if isinstance(rejected, Withheld):
+            for resource, reason in rejected.errors:
+                self.log(Event.ISTIO_WITHHELD, type=SHORT[rejected.type_url], resource=resource, error=reason)
+            return
         if isinstance(rejected, Ignored):
             self.log(Event.NOTE, text="a response of a type that was not asked for", type=rejected.type_url)
             return

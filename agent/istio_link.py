@@ -30,6 +30,8 @@ class IstioLink:
     apply: Callable[[tuple[VService, ...], wire.Names], Awaitable[None]]
     """Puts a table in force; the push is acknowledged when it returns."""
     log: Log
+    mode: str
+    """`delta` or `sotw`."""
     profiles: tuple[Path | None, Path | None] = (None, None)
     """Files of the agent's own CPU and memory profile."""
 
@@ -40,7 +42,7 @@ class IstioLink:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         descriptor = str(theirs.fileno())
-        arguments = [descriptor, self.target, self.node_id, str(self.node_ip), self.node]
+        arguments = [descriptor, self.target, self.node_id, str(self.node_ip), self.node, self.mode]
         arguments += [str(path or "") for path in self.profiles]
         command = [sys.executable, "-P", "-m", "appswitch.agent.istio_process", *arguments]
         with theirs:

@@ -1,6 +1,6 @@
 """The Istio agent's own process: a push of megabytes costs the daemon no time, and its libraries no start.
 
-    python -m appswitch.agent.istio_process DESCRIPTOR TARGET NODE-ID NODE-IP NODE-NAME CPU-FILE MEM-FILE
+    python -m appswitch.agent.istio_process DESCRIPTOR TARGET NODE-ID NODE-IP NODE-NAME MODE CPU-FILE MEM-FILE
 
 DESCRIPTOR is a connected stream socket to the daemon (`istio_wire.py`); its end is this process's end.
 The last two are files, or empty (`profiling.py`).
@@ -59,7 +59,7 @@ class Line(Log):
             raise Unavailable(f"the daemon has gone: {error}") from error
 
 
-async def run(descriptor: int, target: str, node_id: str, profile: Profile) -> None:
+async def run(descriptor: int, target: str, node_id: str, mode: str, profile: Profile) -> None:
     """Until the daemon's end of the socket closes: the process ends at once, only a profile is saved."""
 
     def end() -> None:
@@ -73,16 +73,16 @@ async def run(descriptor: int, target: str, node_id: str, profile: Profile) -> N
         # Nothing but answers comes, and `apply` takes those at once: what is readable here is the end.
         asyncio.get_running_loop().add_reader(sock, end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
-        await IstioAgent(target, node_id, line.apply, line).run()
+        await IstioAgent(target, node_id, line.apply, line, mode).run()
 
 
 def main(arguments: Sequence[str]) -> int:
     """The process.  Exit code 0: the daemon ended it."""
-    descriptor, target, node_id, ip, name, cpu, memory = arguments
+    descriptor, target, node_id, ip, name, mode, cpu, memory = arguments
     node_id = node_id or default_node_id(IPv4Address(ip), name)
     try:
         with profiled(Path(cpu) if cpu else None, Path(memory) if memory else None) as profile:
-            asyncio.run(kept(profile, run(int(descriptor), target, node_id, profile)))
+            asyncio.run(kept(profile, run(int(descriptor), target, node_id, mode, profile)))
     except (Unavailable, KeyboardInterrupt):
         pass  # the daemon has gone
     return 0

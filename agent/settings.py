@@ -123,6 +123,14 @@ class IstioSettings:
         "--istio-node-id", "", parse.istio_node_id, "id", "xDS node id: TYPE~IP~POD.NAMESPACE~DOMAIN"
     )
     """Decides which configuration Istiod computes.  Empty: made from the node's IP and name."""
+    mode: str = option(
+        "--istio-mode",
+        "delta",
+        parse.istio_mode,
+        "mode",
+        'xDS dialogue, "delta" or "sotw" (default: "delta")',
+    )
+    """Delta falls back to the state of the world where the server does not know it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,13 @@ def host_port(text: str) -> str:
     return text
 
 
+def istio_mode(text: str) -> str:
+    """`delta` or `sotw`."""
+    if text not in ("delta", "sotw"):
+        raise ValueError("is neither delta nor sotw")
+    return text
+
+
 def istio_node_id(text: str) -> str:
     """Istio's `TYPE~IP~ID~DOMAIN`."""
     parts = text.split("~")

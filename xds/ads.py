@@ -1,12 +1,8 @@
-"""The state-of-the-world ADS protocol as a pure state machine: events in, commands out.
+"""What both ADS dialogues have in common: events in, commands out, and what is in force.  Pure.
 
-What Istiod does and what is asked of a client stands in Envoy's xds_protocol document; the traps:
-CDS and LDS answers are complete (absence removes), EDS and RDS answers are partial (absence means
-nothing); an empty list of names in EDS or RDS unsubscribes, so the first request is sent only once
-there are names; after a reconnect everything is sent again, so bytes are compared before decoding.
-
-Of a response with bad resources the good ones are applied, of the bad ones the last good version is
-kept, and the answer is a NACK that names each (gRPC proposal A46).
+`sotw.py` and `delta.py` are the dialogues.  Of a response with bad resources the good ones are applied, of
+the bad ones the last good version is kept, and the answer is a NACK that names each (gRPC proposal A46).
+Istiod sends most things again and again: bytes are compared before they are decoded.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import cast
+from typing import Protocol, cast
 
 from appswitch.errors import InvalidInput
 from appswitch.xds.decode import decode_resource, peek_name, resource_name
@@ -38,8 +34,11 @@ from appswitch.xds.resources import (
 MAX_ERROR = 2000
 """Characters of a NACK's error_detail."""
 
-_WILDCARD = frozenset({CDS, LDS, NDS})
-_CHILD = {CDS: EDS, LDS: RDS}
+WILDCARD = frozenset({CDS, LDS, NDS})
+"""Types of which everything is asked for; of the others what these name."""
+CHILD = {CDS: EDS, LDS: RDS}
+ABSENT = frozenset({5, 7})
+"""google.rpc.Code: NOT_FOUND, PERMISSION_DENIED.  Any other is the server's trouble: what is there stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +63,29 @@ Event = Connected | Received | Disconnected
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a DiscoveryRequest."""
+    """Send a DiscoveryRequest (state of the world)."""
 
     type_url: str
     version: str = ""
     """The last version accepted, kept over reconnects."""
     nonce: str = ""
     names: tuple[str, ...] = ()
+    error: str = ""
+    """Not empty: a NACK."""
+    first: bool = False
+    """First of its stream: it carries the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendDelta:
+    """Send a DeltaDiscoveryRequest: a subscription, or the answer to a response (`nonce`), never both."""
+
+    type_url: str
+    nonce: str = ""
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    """What is in force, by name, in the first request of a type on a stream."""
     error: str = ""
     """Not empty: a NACK."""
     first: bool = False
@@ -117,182 +132,205 @@ class Ignored:
     type_url: str
 
 
-Command = Send | Publish | Rejected | Ignored
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """The server says why it sends no such resources (said once until it changes)."""
+
+    type_url: str
+    errors: tuple[tuple[str, str], ...]
+    """(resource, reason)."""
+
+
+Command = Send | SendDelta | Publish | Rejected | Ignored | Withheld
+
+
+class Ads(Protocol):
+    """One client of one server.  Not for several threads at once."""
+
+    held: Held
+
+    def handle(self, event: Event) -> list[Command]:
+        """What to do now, in this order."""
 
 
 @dataclass(slots=True)
-class _Type:
-    """One resource type's side of the dialogue."""
+class HeldType:
+    """What is in force of one resource type, and what was asked for."""
 
     version: str = ""
-    nonce: str = ""
+    """Of the last response that was good throughout."""
     names: tuple[str, ...] = ()
-    asked: bool = False
-    """A request went out on this stream."""
+    """Subscribed to, sorted; of a wildcard type empty."""
     arrived: bool = False
     """A response was ever accepted, at least in part."""
     resources: dict[str, Resource] = field(default_factory=dict)
-    digests: dict[bytes, str] = field(default_factory=dict)
-    """Of the bytes of each resource in force, to its name."""
+    digests: dict[str, bytes] = field(default_factory=dict)
+    """Of the bytes of each resource in force."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of each resource in force, where the server says one."""
     errors: tuple[tuple[str, str], ...] = ()
+    """What was wrong with the last response."""
+    withheld: dict[str, str] = field(default_factory=dict)
+    """Why the server does not send a resource, until it does."""
+
+    def drop(self, name: str) -> bool:
+        """Whether it was there."""
+        self.digests.pop(name, None)
+        self.versions.pop(name, None)
+        return self.resources.pop(name, None) is not None
 
 
-class Ads:
-    """One client of one server.  Not for several threads at once."""
+@dataclass(slots=True)
+class _Found:
+    """One resource of a response that is good."""
+
+    digest: bytes
+    version: str
+    resource: Resource | None
+    """None: the one in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a response came to."""
+
+    changed: bool
+    """Something else is in force now."""
+    error: str
+    """Of the NACK; empty: all was good."""
+    told: tuple[Command, ...]
+    """News about it."""
+
+
+class Held:
+    """Everything accepted so far, whichever dialogue brought it."""
 
     def __init__(self, decode: Callable[[str, bytes], Resource] = decode_resource) -> None:
         """`decode` raises InvalidInput for a bad resource."""
         self._decode = decode
-        self._types = {url: _Type() for url in ORDER}
-
-    def handle(self, event: Event) -> list[Command]:
-        """What to do now, in this order."""
-        match event:
-            case Connected():
-                return self._connected()
-            case Received(response):
-                return self._received(response)
-            case Disconnected():
-                for state in self._types.values():
-                    state.nonce, state.asked = "", False
-                return []
+        self.types = {url: HeldType() for url in ORDER}
 
     def config(self) -> Config:
-        """Everything accepted so far."""
-        held = {url: state.resources for url, state in self._types.items()}
+        """What translation sees of it."""
+        held = {url: state.resources for url, state in self.types.items()}
         return Config(
             cast("dict[str, Cluster]", dict(held[CDS])),
             cast("dict[str, Assignment]", dict(held[EDS])),
             cast("dict[str, Listener]", dict(held[LDS])),
             cast("dict[str, RouteConfig]", dict(held[RDS])),
             cast("NameTable | None", held[NDS].get("")),
-            tuple((SHORT[url], state.version) for url, state in self._types.items()),
+            tuple((SHORT[url], state.version) for url, state in self.types.items()),
             self._awaited(),
         )
 
     def _awaited(self) -> tuple[str, ...]:
-        types = [SHORT[url] for url in (CDS, LDS) if not self._types[url].arrived]
+        awaited = [SHORT[url] for url in (CDS, LDS) if not self.types[url].arrived]
         for url in (EDS, RDS):
-            state = self._types[url]
-            types += [name for name in state.names if name not in state.resources]
-        return tuple(types)
+            state = self.types[url]
+            awaited += [name for name in state.names if name not in state.resources | state.withheld]
+        return tuple(awaited)
 
-    def _connected(self) -> list[Command]:
-        commands: list[Command] = []
-        for url, state in self._types.items():
-            state.nonce, state.asked = "", False
-            if url in _WILDCARD or state.names:
-                commands.append(self._request(url, first=not commands))
-        return commands
-
-    def _request(self, url: str, *, error: str = "", first: bool = False) -> Send:
-        state = self._types[url]
-        state.asked = True
-        return Send(url, state.version, state.nonce, state.names, error, first)
-
-    def _received(self, response: Response) -> list[Command]:
-        url = response.type_url
-        state = self._types.get(url)
-        if state is None:
-            return [Ignored(url)]
-        state.nonce = response.nonce
-        changed, errors = self._apply(url, state, response)
-        commands: list[Command] = []
-        if errors:
-            text = "; ".join(f"{name}: {reason}" for name, reason in errors)
-            commands.append(self._request(url, error=text[:MAX_ERROR]))
-            if errors != state.errors:
-                commands.append(Rejected(url, response.version, errors))
-        else:
-            state.version = response.version
-            commands.append(self._request(url))
-        state.errors = errors
-        if url in _CHILD:
-            commands += self._subscribe(_CHILD[url], self._wanted(url))
-        if changed:
-            commands.append(Publish(self.config()))
-        return commands
-
-    def _apply(self, url: str, state: _Type, response: Response) -> tuple[bool, tuple[tuple[str, str], ...]]:
-        """Take over what is new and good; whether that changed anything, and the bad with reasons."""
-        seen: dict[str, tuple[bytes, Resource | None]] = {}
-        errors: dict[str, str] = {}
-        unnamed = False
-        for number, raw in enumerate(response.resources):
-            if not raw.type_url and not raw.value:
-                continue  # a heartbeat: a wrapper without body
-            digest = blake2b(raw.value, digest_size=16).digest()
-            known = state.digests.get(digest) if raw.type_url == url else None
-            try:
-                resource = None if known is not None else self._open(url, raw.type_url, raw.value)
-            except InvalidInput as error:
-                name = peek_name(raw.value)
-                if not name:
-                    name, unnamed = f"resource {number} of {len(response.resources)}", True
-                errors[name] = str(error).removeprefix(f"{name}: ").removeprefix(": ")
-                continue
-            name = known if known is not None else resource_name(cast("Resource", resource))
-            if name in seen:
-                errors[name] = "it stands twice in one response"
-                continue
-            seen[name] = digest, resource
-        for name in errors:
-            seen.pop(name, None)
-        # An unreadable name may be that of anything known: then nothing is taken for absent.
-        complete = url in _WILDCARD and not unnamed
-        changed = self._replace(state, url, seen, frozenset(errors) if complete else None)
-        state.arrived = state.arrived or bool(seen) or not errors
-        return changed, tuple(sorted(errors.items()))
-
-    def _open(self, url: str, type_url: str, value: bytes) -> Resource:
-        if type_url != url:
-            raise InvalidInput(f"{peek_name(value)}: its type is {type_url!r}, not the response's")
-        return self._decode(type_url, value)
-
-    @staticmethod
-    def _replace(
-        state: _Type,
-        url: str,
-        seen: dict[str, tuple[bytes, Resource | None]],
-        keep: frozenset[str] | None,
-    ) -> bool:
-        """Put what was seen in force; what is neither seen nor in `keep` goes (None: nothing goes)."""
-        digests = {name: digest for digest, name in state.digests.items()}
-        changed = renewed = False
-        wanted = None if url in _WILDCARD else frozenset(state.names)
-        for name, (digest, resource) in seen.items():
-            if resource is None or (wanted is not None and name not in wanted):
-                continue
-            renewed = renewed or digests.get(name) != digest
-            digests[name] = digest
-            # Maps are encoded in any order: other bytes may mean the same, and then the old object stays.
-            if state.resources.get(name) != resource:
-                state.resources[name] = resource
-                changed = True
-        if keep is not None:
-            for name in [name for name in state.resources if name not in seen and name not in keep]:
-                del state.resources[name], digests[name]
-                changed = True
-        if changed or renewed:
-            state.digests = {digest: name for name, digest in digests.items()}
-        return changed
-
-    def _wanted(self, parent: str) -> tuple[str, ...]:
+    def wanted(self, parent: str) -> tuple[str, ...]:
         """Names of the children that the resources of `parent` refer to."""
         names: set[str] = set()
-        for resource in self._types[parent].resources.values():
+        for resource in self.types[parent].resources.values():
             if isinstance(resource, Cluster):
                 names.add(resource.eds_name)
             elif isinstance(resource, Listener):
                 names.update(resource.route_configs)
         return tuple(sorted(names - {""}))
 
-    def _subscribe(self, url: str, names: tuple[str, ...]) -> list[Command]:
-        state = self._types[url]
-        if names == state.names:
-            return []
+    def subscribe(self, url: str, names: tuple[str, ...]) -> None:
+        """From now on these are asked for; of the others nothing stays."""
+        state = self.types[url]
+        for name in set(state.names) - set(names):
+            state.drop(name)
+            state.withheld.pop(name, None)
         state.names = names
-        keep = frozenset(names)
-        state.resources = {name: value for name, value in state.resources.items() if name in keep}
-        state.digests = {digest: name for digest, name in state.digests.items() if name in keep}
-        return [self._request(url)] if names or state.asked else []
+
+    def take(self, response: Response, *, whole: bool) -> Taken:
+        """Take over what is new and good.  `whole`: what is not in the response is no more."""
+        state = self.types[response.type_url]
+        found, errors, unnamed = self._open_all(state, response)
+        # An unreadable name may be that of anything known: then nothing is taken for absent.
+        gone = set(response.removed)
+        if whole and not unnamed:
+            gone |= set(state.resources) - set(found) - set(errors)
+        gone |= {refusal.name for refusal in response.refusals if refusal.code in ABSENT}
+        changed = self._replace(state, response.type_url in WILDCARD, found, gone)
+        state.arrived = state.arrived or bool(found) or not errors
+        told = self._hear(state, response)
+        listed = tuple(sorted(errors.items()))
+        if not errors:
+            state.version = response.version
+        elif listed != state.errors:
+            told.append(Rejected(response.type_url, response.version, listed))
+        state.errors = listed
+        text = "; ".join(f"{name}: {reason}" for name, reason in listed)
+        return Taken(changed, text[:MAX_ERROR], tuple(told))
+
+    def _open_all(
+        self, state: HeldType, response: Response
+    ) -> tuple[dict[str, _Found], dict[str, str], bool]:
+        """The good, the reasons of the bad, and whether one of the bad has no name."""
+        found: dict[str, _Found] = {}
+        errors: dict[str, str] = {}
+        unnamed = False
+        for number, raw in enumerate(response.resources):
+            if not raw.type_url and not raw.value:
+                continue  # a heartbeat: a wrapper without body
+            digest = blake2b(raw.value, digest_size=16).digest()
+            name = peek_name(raw.value)
+            try:
+                if raw.type_url != response.type_url:
+                    raise InvalidInput(f"{name}: its type is {raw.type_url!r}, not the response's")
+                resource = None
+                if state.digests.get(name) != digest:
+                    resource = self._decode(raw.type_url, raw.value)
+                    name = resource_name(resource)
+                    if raw.name not in ("", name):
+                        raise InvalidInput(f"{name}: it was sent as {raw.name!r}")
+            except InvalidInput as error:
+                name = raw.name or name
+                if not name:
+                    name, unnamed = f"resource {number} of {len(response.resources)}", True
+                errors[name] = str(error).removeprefix(f"{name}: ").removeprefix(": ")
+                continue
+            if name in found:
+                errors[name] = "it stands twice in one response"
+            elif name in response.removed:
+                errors[name] = "it is sent and removed in one response"
+            found[name] = _Found(digest, raw.version, resource)
+        for name in errors:
+            found.pop(name, None)
+        return found, errors, unnamed
+
+    @staticmethod
+    def _replace(state: HeldType, wildcard: bool, found: dict[str, _Found], gone: set[str]) -> bool:
+        """Put what was found in force; what is gone goes.  Whether anything changed."""
+        changed = False
+        for name, item in found.items():
+            if not wildcard and name not in state.names:
+                continue  # nobody asked for it
+            state.withheld.pop(name, None)
+            state.versions[name] = item.version
+            if item.resource is None:
+                continue
+            state.digests[name] = item.digest
+            # Maps are encoded in any order: other bytes may mean the same, and then the old object stays.
+            if state.resources.get(name) != item.resource:
+                state.resources[name] = item.resource
+                changed = True
+        for name in gone:
+            changed = state.drop(name) or changed
+        return changed
+
+    @staticmethod
+    def _hear(state: HeldType, response: Response) -> list[Command]:
+        """What the server says of resources that it does not send."""
+        before = dict(state.withheld)
+        for refusal in response.refusals:
+            state.withheld[refusal.name] = refusal.reason
+        if state.withheld == before or not response.refusals:
+            return []
+        return [Withheld(response.type_url, tuple(sorted(state.withheld.items())))]

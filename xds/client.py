@@ -1,4 +1,4 @@
-"""The shell around `ads.Ads`: one gRPC stream after the other, bytes in and bytes out."""
+"""The shell around the ADS dialogues: one gRPC stream after the other, bytes in and bytes out."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ from appswitch.xds.ads import (
     Received,
     Rejected,
     Send,
+    SendDelta,
+    Withheld,
 )
 from appswitch.xds.backoff import Backoff
-from appswitch.xds.decode import decode_response
+from appswitch.xds.decode import decode_delta_response, decode_response
+from appswitch.xds.delta import Delta
 from appswitch.xds.requests import NodeInfo, encode
+from appswitch.xds.sotw import Sotw
 
-METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+SOTW_METHOD = "StreamAggregatedResources"
+DELTA_METHOD = "DeltaAggregatedResources"
 
 OPTIONS = (
     ("grpc.max_receive_message_length", 256 << 20),  # the default of 4 MiB fails on a 9 MB push
@@ -57,14 +63,17 @@ class Listener(Protocol):
     def disconnected(self, reason: str, delay: float) -> None:
         """It ended; the next one is tried after `delay` seconds."""
 
-    def rejected(self, rejected: Rejected | Ignored) -> None:
-        """Something of a response was not taken."""
+    def rejected(self, rejected: Rejected | Ignored | Withheld) -> None:
+        """Something of a response was not taken, or is not sent."""
+
+    def fell_back(self, reason: str) -> None:
+        """The server does not know the incremental dialogue; the other one goes on."""
 
 
 LOST_WORDS = "Internal error from Core"
 """What grpc.aio says of a call that the server ended as we wrote, whatever the server said."""
 LISTEN = 0.25
-"""Seconds before each request of a stream on which the server's words shall be heard."""
+"""Seconds before each request of a stream on which the server's words shall be heard, until it answers."""
 
 
 @dataclass(slots=True)
@@ -76,8 +85,11 @@ class Client:
     node: NodeInfo
     listener: Listener
     ads: Ads
+    """The dialogue to begin with."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     uniform: Callable[[float, float], float] = random.uniform
+    fall_back: bool = False
+    """From the incremental dialogue to the state of the world, where the server does not know the first."""
 
     async def run(self) -> None:
         """Run until cancelled.  What was received stays in force over every outage."""
@@ -95,6 +107,12 @@ class Client:
                     self.ads.handle(Disconnected())
                     continue
                 reason = f"{error.code().name}: {error.details()}"
+                unknown = error.code() is grpc.StatusCode.UNIMPLEMENTED
+                if unknown and self.fall_back and isinstance(self.ads, Delta):
+                    wordless = False
+                    self.ads = Sotw(self.ads.held)
+                    self.listener.fell_back(reason)
+                    continue
             except (InvalidInput, Unavailable) as error:
                 reason = str(error)
             wordless = False
@@ -106,12 +124,13 @@ class Client:
     async def _stream(self, answered: list[bool], pause: float) -> str:
         """One stream, to its end; why it ended.  `answered[0]` becomes true with the first response.
 
-        `pause`: seconds before each request.
+        `pause`: seconds before each request until then.
         """
         async with grpc.aio.insecure_channel(self.target, options=OPTIONS) as channel:
             ready = await self._open(channel)
             outgoing: asyncio.Queue[bytes] = asyncio.Queue()
-            call = channel.stream_stream(METHOD)(_drain(outgoing, pause))
+            method = DELTA_METHOD if isinstance(self.ads, Delta) else SOTW_METHOD
+            call = channel.stream_stream(f"/{SERVICE}/{method}")(_drain(outgoing, pause, answered))
             if ready:  # else the call itself fails at once, and says why better than we could
                 self.listener.connected()
             await self._obey(self.ads.handle(Connected()), outgoing)
@@ -134,7 +153,8 @@ class Client:
         return bool(state is grpc.ChannelConnectivity.READY)
 
     def _receive(self, data: Any) -> list[Command]:
-        return self.ads.handle(Received(decode_response(data)))
+        decode = decode_delta_response if isinstance(self.ads, Delta) else decode_response
+        return self.ads.handle(Received(decode(data)))
 
     async def _obey(self, commands: list[Command], outgoing: asyncio.Queue[bytes]) -> None:
         """Publish first: an ACK says that a configuration is in force, and holds back the next push."""
@@ -143,16 +163,17 @@ class Client:
                 await self.listener.publish(command.config)
         for command in commands:
             match command:
-                case Send():
+                case Send() | SendDelta():
                     outgoing.put_nowait(encode(command, self.node))
-                case Rejected() | Ignored():
+                case Rejected() | Ignored() | Withheld():
                     self.listener.rejected(command)
                 case Publish():
                     pass
 
 
-async def _drain(outgoing: asyncio.Queue[bytes], pause: float) -> AsyncIterator[bytes]:
+async def _drain(outgoing: asyncio.Queue[bytes], pause: float, answered: list[bool]) -> AsyncIterator[bytes]:
     while True:
         data = await outgoing.get()
-        await asyncio.sleep(pause)
+        if pause and not answered[0]:
+            await asyncio.sleep(pause)
         yield data

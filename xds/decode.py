@@ -25,6 +25,7 @@ from appswitch.xds.resources import (
     Name,
     NameTable,
     RawResource,
+    Refusal,
     Resource,
     Response,
     Unsupported,
@@ -42,14 +43,38 @@ def decode_response(data: bytes) -> Response:
         resources = tuple(_unwrap(item) for item in message.resources)
     except (DecodeError, ValueError) as error:
         raise InvalidInput(f"discovery response of {len(data)} bytes: {error}") from error
-    return Response(message.type_url, message.version_info, message.nonce, resources)
+    refusals = _refusals(message)
+    return Response(message.type_url, message.version_info, message.nonce, resources, refusals=refusals)
+
+
+def decode_delta_response(data: bytes) -> Response:
+    """Open a DeltaDiscoveryResponse; its resources stay bytes."""
+    try:
+        message = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
+        resources = tuple(_named(item) for item in message.resources)
+    except (DecodeError, ValueError) as error:
+        raise InvalidInput(f"delta discovery response of {len(data)} bytes: {error}") from error
+    removed = (*message.removed_resources, *(item.name for item in message.removed_resource_names))
+    version = message.system_version_info
+    return Response(message.type_url, version, message.nonce, resources, removed, _refusals(message))
 
 
 def _unwrap(item: Any) -> RawResource:
     if item.type_url != _WRAPPER:
         return RawResource(item.type_url, item.value)
-    inner = discovery_pb2.Resource.FromString(item.value).resource
-    return RawResource(inner.type_url, inner.value)
+    return _named(discovery_pb2.Resource.FromString(item.value))
+
+
+def _named(item: Any) -> RawResource:
+    name = item.name or item.resource_name.name
+    return RawResource(item.resource.type_url, item.resource.value, name, item.version)
+
+
+def _refusals(message: Any) -> tuple[Refusal, ...]:
+    return tuple(
+        Refusal(item.resource_name.name, item.error_detail.code, item.error_detail.message)
+        for item in message.resource_errors
+    )
 
 
 def decode_resource(type_url: str, value: bytes) -> Resource:

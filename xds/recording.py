@@ -10,8 +10,10 @@ from typing import Any
 
 from appswitch.errors import InvalidInput
 from appswitch.xds.ads import Ads, Command, Connected, Disconnected, Publish, Received
-from appswitch.xds.decode import decode_response
+from appswitch.xds.decode import decode_delta_response, decode_response
+from appswitch.xds.delta import Delta
 from appswitch.xds.resources import Response
+from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translation, Translator
 
 
@@ -40,6 +42,8 @@ class Recording:
 
     name: str
     steps: tuple[Step, ...]
+    delta: bool = False
+    """Its messages are those of the incremental dialogue."""
 
     def index(self, name: str) -> int:
         """Position of a step.  Raises InvalidInput if there is none of this name."""
@@ -53,6 +57,8 @@ def load(folder: Path) -> Recording:
     """Read a recording.  Raises InvalidInput."""
     steps: dict[str, Step] = {}
     try:
+        delta = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))["mode"] == "delta"
+        decode = decode_delta_response if delta else decode_response
         lines = (folder / "transcript.jsonl").read_text(encoding="utf-8").splitlines()
         for line in lines:
             entry: dict[str, Any] = json.loads(line)
@@ -60,12 +66,12 @@ def load(folder: Path) -> Recording:
             messages = old.messages
             if entry["from"] == "server":
                 data = (folder / entry["file"]).read_bytes()
-                messages = (*messages, Message(data, decode_response(data)))
+                messages = (*messages, Message(data, decode(data)))
             reconnects = old.reconnects or ("node" in entry.get("message", {}) and bool(steps))
             steps[old.name] = Step(old.name, reconnects, messages)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"recording {folder}: {error}") from error
-    return Recording(folder.name, tuple(steps.values()))
+    return Recording(folder.name, tuple(steps.values()), delta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,9 @@ class Outcome:
     translation: Translation
 
 
-def walk(recording: Recording, ads: Ads, translator: Translator) -> Iterator[Outcome]:
+def walk(recording: Recording, translator: Translator, ads: Ads | None = None) -> Iterator[Outcome]:
     """Feed a recording to the client's own state machine and translation, without a network."""
+    ads = ads or (Delta() if recording.delta else Sotw())
     translation = Translation()
     ads.handle(Connected())
     for step in recording.steps:

@@ -13,9 +13,10 @@ from typing import Any
 import grpc
 import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2
 
 from appswitch.errors import Unavailable
-from appswitch.xds.client import METHOD
+from appswitch.xds.client import DELTA_METHOD, SERVICE, SOTW_METHOD
 from appswitch.xds.decode import peek_name
 from appswitch.xds.recording import Message, Recording, Step
 from appswitch.xds.resources import EDS, RDS, SHORT
@@ -54,7 +55,10 @@ class _Stream:
 
 
 class ReplayServer:
-    """Serves one recording; `answers` and `faults` say how its clients behave."""
+    """Serves one recording of the state of the world; `answers` and `faults` say how its clients behave."""
+
+    _method = SOTW_METHOD
+    _decode: Callable[[bytes], Any] = discovery_pb2.DiscoveryRequest.FromString
 
     def __init__(self, recording: Recording, report: Callable[[str], None] = lambda _: None) -> None:
         """`report` hears one line about everything that happens."""
@@ -79,10 +83,9 @@ class ReplayServer:
 
     async def start(self, port: int = 0) -> int:
         """Listen on 127.0.0.1; returns the port.  Raises Unavailable if it is taken."""
-        handler = grpc.stream_stream_rpc_method_handler(self._serve)
-        service, method = METHOD.strip("/").split("/")
+        handlers = {self._method: grpc.stream_stream_rpc_method_handler(self._serve)}
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         try:
             self._port = server.add_insecure_port(f"127.0.0.1:{port}")
         except RuntimeError as error:
@@ -178,20 +181,21 @@ class ReplayServer:
         try:
             first = True
             async for data in requests:
-                request = discovery_pb2.DiscoveryRequest.FromString(data)
+                request = type(self)._decode(data)
                 if first and len(request.node.id.split("~")) != 4:
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "missing parts in the service node")
                 first = False
+                if request.type_url not in SHORT:
+                    self.faults.append(f"request for the unknown type {request.type_url!r}")
+                    continue
                 await self._request(stream, request)
+                self._moved.set()
         finally:
             if stream in self._streams:
                 self._streams.remove(stream)
 
     async def _request(self, stream: _Stream, request: Any) -> None:
         url = request.type_url
-        if url not in SHORT:
-            self.faults.append(f"request for the unknown type {url!r}")
-            return
         known = stream.names.get(url)
         stream.names[url] = set(request.resource_names)
         if request.response_nonce:
@@ -205,7 +209,6 @@ class ReplayServer:
         elif url in _PARTIAL and not self._pushing:
             stream.sent[url] = stream.sent.get(url, set()) & stream.names[url]
             await self._complete(stream)
-        self._moved.set()
 
     def _answered(self, stream: _Stream, request: Any) -> None:
         future = stream.pending.pop(request.response_nonce, None)
@@ -243,8 +246,93 @@ class ReplayServer:
         if url in _PARTIAL:
             names = {peek_name(raw.value) for raw in message.response.resources}
             stream.sent.setdefault(url, set()).update(names & stream.names.get(url, set()))
+        await self._deliver(stream, message)
+
+    async def _deliver(self, stream: _Stream, message: Message) -> None:
+        """As it was recorded; until it is answered."""
+        url = message.response.type_url
         future = await self._send(stream, url, message.data, message.response.nonce)
         try:
             await asyncio.wait_for(future, ANSWER_TIMEOUT)
         except TimeoutError:
             self.faults.append(f"{SHORT[url]}: no answer within {ANSWER_TIMEOUT:g} s")
+
+
+class DeltaReplayServer(ReplayServer):
+    """Serves one recording of the incremental dialogue."""
+
+    _method = DELTA_METHOD
+    _decode = discovery_pb2.DeltaDiscoveryRequest.FromString
+
+    def _take(self, message: Message) -> None:
+        self._version = message.response.version
+        parts = self._parts.setdefault(message.response.type_url, {})
+        parts.update((raw.name, raw.value) for raw in message.response.resources)
+        for name in message.response.removed:
+            parts.pop(name, None)
+
+    async def _request(self, stream: _Stream, request: Any) -> None:
+        url, subscribe = request.type_url, set(request.resource_names_subscribe)
+        changes = subscribe | set(request.resource_names_unsubscribe)
+        if request.response_nonce:
+            if changes:
+                self.faults.append(f"{SHORT[url]}: a subscription rides on an answer")
+            self._answered(stream, request)
+            return
+        first = url not in stream.names
+        names = stream.names.setdefault(url, set())
+        if not first and not changes:
+            self.faults.append(f"{SHORT[url]}: a request that asks for nothing")
+        if set(request.resource_names_unsubscribe) - names:
+            self.faults.append(f"{SHORT[url]}: the end of a subscription that is none")
+        names -= set(request.resource_names_unsubscribe)
+        names |= subscribe
+        stream.sent[url] = stream.sent.get(url, set()) & names - subscribe
+        gone = set(request.initial_resource_versions) - set(self._parts.get(url, {}))
+        if not self._pushing:
+            # Istiod answers the first request of a type even where there is nothing.
+            await self._update(stream, url, self._unsent(stream, url), gone, always=first)
+
+    def _unsent(self, stream: _Stream, url: str) -> set[str]:
+        """What there is, the client wants, and has not got."""
+        there = set(self._parts.get(url, {}))
+        wanted = there & stream.names.get(url, set()) if url in _PARTIAL else there
+        return wanted - stream.sent.get(url, set())
+
+    async def _update(
+        self, stream: _Stream, url: str, names: set[str], gone: set[str], *, always: bool = False
+    ) -> None:
+        if not (names or gone or always):
+            return
+        self._serial += 1
+        response = discovery_pb2.DeltaDiscoveryResponse(
+            type_url=url,
+            system_version_info=self._version,
+            nonce=f"{self._version}-replay-{self._serial}",
+            removed_resources=sorted(gone),
+        )
+        for name in sorted(names):
+            response.resources.add(name=name).resource.MergeFrom(
+                any_pb2.Any(type_url=url, value=self._parts[url][name])
+            )
+        stream.sent.setdefault(url, set()).update(names)
+        await self._send(stream, url, response.SerializeToString(), response.nonce)
+
+    def _missing(self, stream: _Stream) -> dict[str, set[str]]:
+        missing = {url: self._unsent(stream, url) for url in stream.names}
+        return {url: names for url, names in missing.items() if names}
+
+    async def _complete(self, stream: _Stream) -> None:
+        for url, names in self._missing(stream).items():
+            await self._update(stream, url, names, set())
+
+    async def _push(self, stream: _Stream, message: Message) -> None:
+        sent = stream.sent.setdefault(message.response.type_url, set())
+        sent.update(raw.name for raw in message.response.resources)
+        sent.difference_update(message.response.removed)
+        await self._deliver(stream, message)
+
+
+def server(recording: Recording, report: Callable[[str], None] = lambda _: None) -> ReplayServer:
+    """The one that speaks the recording's dialogue."""
+    return (DeltaReplayServer if recording.delta else ReplayServer)(recording, report)

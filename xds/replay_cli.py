@@ -13,9 +13,8 @@ from pathlib import Path
 
 from appswitch.errors import AppSwitchError
 from appswitch.model import VService
-from appswitch.xds.ads import Ads
 from appswitch.xds.recording import Outcome, Recording, load, walk
-from appswitch.xds.replay import ReplayServer
+from appswitch.xds.replay import ReplayServer, server
 from appswitch.xds.translate import Translator
 
 HELP = """\
@@ -50,7 +49,7 @@ def main(argv: list[str], folder: Path | None = None) -> int:
 
 
 def _outcomes(recording: Recording) -> Iterator[Outcome]:
-    return walk(recording, Ads(), Translator())
+    return walk(recording, Translator())
 
 
 def _lines(recording: Recording) -> Iterator[str]:
@@ -98,16 +97,16 @@ async def _play(recording: Recording, port: int) -> None:
         for line in sys.stdin:
             loop.call_soon_threadsafe(commands.put_nowait, line.strip() or "next")
 
-    server = ReplayServer(recording, lambda line: print(f"  {line}", flush=True))
-    bound = await server.start(port)
+    replay = server(recording, lambda line: print(f"  {line}", flush=True))
+    bound = await replay.start(port)
     print(f"serving {recording.name} on 127.0.0.1:{bound}; step {recording.steps[0].name}", flush=True)
     # A thread of its own that nobody waits for: asyncio cannot watch a file or /dev/null.
     threading.Thread(target=read, daemon=True).start()
     try:
         while (command := await commands.get()) != "quit":
-            await _go(server, command)
+            await _go(replay, command)
     finally:
-        await server.stop()
+        await replay.stop()
 
 
 async def _go(server: ReplayServer, command: str) -> None:

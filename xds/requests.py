@@ -1,4 +1,4 @@
-"""The bytes of DiscoveryRequests, built with envoy-data-plane."""
+"""The bytes of discovery requests, built with envoy-data-plane."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from envoy_data_plane.envoy.config.core.v3 import Locality, Node
-from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryRequest
+from envoy_data_plane.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DiscoveryRequest
 from envoy_data_plane.google.protobuf import Struct, Value
 from envoy_data_plane.google.rpc import Status
 
 from appswitch.errors import UsageError
-from appswitch.xds.ads import Send
+from appswitch.xds.ads import Send, SendDelta
 
 INVALID_ARGUMENT = 3
 """google.rpc.Code of a rejected response."""
@@ -81,14 +81,29 @@ def _struct(values: Mapping[str, str | Mapping[str, str]]) -> Struct:
     )
 
 
-def encode(command: Send, info: NodeInfo) -> bytes:
+def encode(command: Send | SendDelta, info: NodeInfo) -> bytes:
     """The bytes of a request; the node rides on the first of a stream only."""
-    request = DiscoveryRequest(
-        version_info=command.version,
-        node=build_node(info) if command.first else None,
-        resource_names=list(command.names),
-        type_url=command.type_url,
-        response_nonce=command.nonce,
-        error_detail=Status(code=INVALID_ARGUMENT, message=command.error) if command.error else None,
+    node = build_node(info) if command.first else None
+    detail = Status(code=INVALID_ARGUMENT, message=command.error) if command.error else None
+    if isinstance(command, SendDelta):
+        return bytes(
+            DeltaDiscoveryRequest(
+                node=node,
+                type_url=command.type_url,
+                resource_names_subscribe=list(command.subscribe),
+                resource_names_unsubscribe=list(command.unsubscribe),
+                initial_resource_versions=dict(command.versions),
+                response_nonce=command.nonce,
+                error_detail=detail,
+            )
+        )
+    return bytes(
+        DiscoveryRequest(
+            version_info=command.version,
+            node=node,
+            resource_names=list(command.names),
+            type_url=command.type_url,
+            response_nonce=command.nonce,
+            error_detail=detail,
+        )
     )
-    return bytes(request)

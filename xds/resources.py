@@ -237,13 +237,29 @@ class RawResource:
 
     type_url: str
     value: bytes
+    name: str = ""
+    """As the response calls it; empty: it does not say."""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a server does not send a resource (ResourceError, xDS proposal TP3)."""
+
+    name: str
+    code: int
+    """google.rpc.Code."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A DiscoveryResponse whose resources are still bytes."""
+    """A DiscoveryResponse or DeltaDiscoveryResponse whose resources are still bytes."""
 
     type_url: str
     version: str
     nonce: str
     resources: tuple[RawResource, ...]
+    removed: tuple[str, ...] = ()
+    """Delta alone: names of resources that are no more."""
+    refusals: tuple[Refusal, ...] = ()

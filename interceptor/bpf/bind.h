@@ -54,40 +54,27 @@ INLINE int is_exposed(__u16 port, __u32 ip)
 	return real && real->exposed && (!real->at || !ip || ip == real->at);
 }
 
-/* The kernel chose a number that the app has bound by name before and serves no more.  The port of the pool
- * behind it may be in TIME_WAIT, of which the choice knew nothing: the app's next bind() to the number gets
- * another one.  This one is held by no app (0) until the daemon gives back what is idle. */
-INLINE void give_way(__u32 app, __u16 number, __u8 v6)
-{
-	struct port_key key = { .app = app, .port = number, .protocol = TCP, .v6 = v6 };
-	struct real_key real_key = { .protocol = TCP };
-	struct port *found = bpf_map_lookup_elem(&ports, &key), idle = {};
-	struct usage *usage;
-	if (!found || !found->lasting || found->listening > 0 || is_exposed(found->real, 0))
-		return;
-	real_key.port = idle.real = idle.lasting = found->lasting;
-	if (bpf_map_delete_elem(&ports, &key))
-		return;
-	bpf_map_delete_elem(&reals, &real_key);
-	key.app = key.v6 = 0;
-	key.port = idle.real;
-	bpf_map_update_elem(&ports, &key, &idle, BPF_ANY);
-	usage = usage_of(app);
-	if (usage)
-		__sync_fetch_and_add(&usage->ports, -1);
-}
-
-/* bind() to port 0: a second socket that asks for the number that the kernel chose shall meet it. */
+/* bind() to port 0: a second socket that asks for the number that the kernel chose shall meet it.  The app
+ * may have bound that number by name before, and the port of the pool behind it be in TIME_WAIT, of which
+ * the choice knew nothing: where nobody serves there, the app's next bind() to the number gets another one.
+ * The old one is held by no app (0) until the daemon gives back what is idle. */
 NOINLINE int choose(struct sock_state *state, __u16 number)
 {
-	struct port_key key = { .app = state->owner.id, .port = number, .protocol = TCP };
-	struct port fresh = { .real = number, .ip = state->owner.ip };
-	struct real_key real_key = { .port = number, .protocol = TCP };
+	struct port_key key = { .app = state->owner.id, .port = number, .protocol = TCP }, rest = { .protocol = TCP };
+	struct port fresh = { .real = number, .ip = state->owner.ip }, idle = {}, *found;
+	struct real_key real_key = { .protocol = TCP };
 	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = number };
+	for (key.v6 = 0; key.v6 <= PORT_AT_OWN; key.v6++) {
+		found = bpf_map_lookup_elem(&ports, &key);
+		if (!found || !found->lasting || found->listening > 0 || is_exposed(found->real, 0))
+			continue;
+		rest.port = real_key.port = idle.real = idle.lasting = found->lasting;
+		bpf_map_delete_elem(&ports, &key);
+		bpf_map_delete_elem(&reals, &real_key);
+		bpf_map_update_elem(&ports, &rest, &idle, BPF_ANY);
+	}
 	key.v6 = ROW(state);
-	give_way(state->owner.id, number, 0);
-	give_way(state->owner.id, number, 1);
-	give_way(state->owner.id, number, PORT_AT_OWN);
+	real_key.port = number;
 	if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST))
 		return 0;
 	bpf_map_update_elem(&reals, &real_key, &back, BPF_ANY);
@@ -98,10 +85,9 @@ NOINLINE int choose(struct sock_state *state, __u16 number)
 /* Its socket is closed. */
 NOINLINE int unchoose(struct sock_state *state)
 {
-	struct port_key key = { .app = state->owner.id, .port = state->chosen, .protocol = TCP };
+	struct port_key key = { .app = state->owner.id, .port = state->chosen, .protocol = TCP, .v6 = ROW(state) };
 	struct real_key real_key = { .port = state->chosen, .protocol = TCP };
 	struct port *found;
-	key.v6 = ROW(state);
 	found = bpf_map_lookup_elem(&ports, &key);
 	state->chosen = 0;
 	if (!found || found->lasting || found->listening > 0)
@@ -118,25 +104,22 @@ NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual
 	if (!state->bound.set)
 		state->bound = (struct name){}, state->own = 0; /* what a bind() that failed had asked for */
 	__u16 port = state->bound.port ? state->bound.port : real;
-	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol };
+	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol, .v6 = ROW(state) };
 	struct real_key real_key = { .port = real, .protocol = protocol };
 	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = port };
 	struct port fresh = { .real = real, .ip = state->owner.ip };
 	struct event event = { .kind = EVENT_LISTEN, .app = state->owner.id, .ip = state->owner.ip, .port = port,
 			       .real = real, .protocol = protocol, .cookie = cookie };
-	struct port *found;
-	key.v6 = ROW(state);
-	found = bpf_map_lookup_elem(&ports, &key);
+	struct port *found = bpf_map_lookup_elem(&ports, &key);
 	if (!found) {
-		if (bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST) && !bpf_map_lookup_elem(&ports, &key)) {
+		bpf_map_update_elem(&ports, &key, &fresh, BPF_NOEXIST);
+		found = bpf_map_lookup_elem(&ports, &key);
+		if (!found) {
 			event.kind = EVENT_FULL;
 			tell(&event);
 			return 0;
 		}
 		bpf_map_update_elem(&reals, &real_key, &back, BPF_ANY);
-		found = bpf_map_lookup_elem(&ports, &key);
-		if (!found)
-			return 0;
 	}
 	if (found->real != real) {
 		/* The kernel chose a number that the app also has a pool port for: it counts while it
@@ -164,7 +147,7 @@ NOINLINE int serve(struct sock_state *state, __u16 real, __u8 protocol, int dual
 NOINLINE int unserve(struct sock_state *state, __u8 protocol)
 {
 	__u16 port = state->bound.port ? state->bound.port : state->real;
-	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol };
+	struct port_key key = { .app = state->owner.id, .port = port, .protocol = protocol, .v6 = ROW(state) };
 	struct event event = { .kind = EVENT_UNLISTEN, .app = state->owner.id, .ip = state->owner.ip, .port = port,
 			       .real = state->real, .protocol = protocol, .cookie = state->cookie, .scope = state->bound.scope };
 	struct real_key real_key = { .port = state->real, .protocol = protocol };
@@ -172,7 +155,6 @@ NOINLINE int unserve(struct sock_state *state, __u8 protocol)
 	if (!state->real)
 		return 0;
 	state->real = 0;
-	key.v6 = ROW(state);
 	found = bpf_map_lookup_elem(&ports, &key);
 	if (!found || __sync_fetch_and_add(&found->listening, -1) != 1)
 		return 0;

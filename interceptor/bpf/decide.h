@@ -16,8 +16,7 @@ struct target {
 	__u32 app, service, source;
 	__u32 failed_ip; /* the last one that was left out, should there be no other */
 	__u16 failed_port, choosy; /* choosy: another backend is there */
-	__u32 only;                /* the group has one backend */
-	__u32 reply;               /* recvmsg() had shown who is meant */
+	__u32 only, reply;         /* the group has one backend; recvmsg() had shown who is meant */
 };
 
 /* What this class gets for the key: a group, or NULL where the key names no service. */

@@ -234,13 +234,20 @@ def _reply(data: bytes) -> object:
     return dns_message.fitted(asked, data)
 
 
-@lru_cache(maxsize=1)
-def _pushes() -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in sorted((FIXTURES / "istiod").rglob("*.binpb")))
+@lru_cache(maxsize=2)
+def _pushes(*, delta: bool = False) -> tuple[bytes, ...]:
+    folders = (
+        each for each in sorted((FIXTURES / "istiod").iterdir()) if each.name.endswith("-delta") is delta
+    )
+    return tuple(path.read_bytes() for folder in folders for path in sorted(folder.glob("*.binpb")))
 
 
 def _small_pushes() -> list[bytes]:
     return [push for push in _pushes() if len(push) < 6000]
+
+
+def _small_updates() -> list[bytes]:
+    return [push for push in _pushes(delta=True) if len(push) < 6000]
 
 
 def _resources(url: str) -> Callable[[], list[bytes]]:
@@ -307,6 +314,7 @@ DECODERS: dict[str, Decoder] = {
     "holder-reply": Decoder(_holder_replies, mutate.as_json, inject_wire.decode_reply),
     "settings": Decoder(_settings, mutate.bytewise, _load, (UsageError, HelpWanted)),
     "xds-response": Decoder(_small_pushes, mutate.as_protobuf, xds.decode_response),
+    "xds-delta-response": Decoder(_small_updates, mutate.as_protobuf, xds.decode_delta_response),
     "xds-cluster": _resource(CDS),
     "xds-assignment": _resource(EDS),
     "xds-listener": _resource(LDS),

@@ -5,14 +5,15 @@ from __future__ import annotations
 from playbook import Playbook
 from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 
-from appswitch.xds.ads import Ads, Connected, Disconnected, Ignored, Publish, Received, Rejected, Send
+from appswitch.xds.ads import Connected, Disconnected, Held, Ignored, Publish, Received, Rejected, Send
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, RawResource, Response
+from appswitch.xds.sotw import Sotw
 
 START = (Send(CDS, first=True), Send(LDS), Send(NDS))
 
 
-def started() -> tuple[Ads, Playbook]:
-    ads = Ads()
+def started() -> tuple[Sotw, Playbook]:
+    ads = Sotw()
     play = Playbook(ads.handle)
     play.feed(Connected()).expect(*START)
     return ads, play
@@ -44,18 +45,18 @@ def test_bad_first_response_is_rejected_without_a_version() -> None:  # C03, C07
     assert isinstance(nack, Send)
     assert (nack.version, nack.nonce) == ("", "n2")
     assert nack.error.startswith("good: ")
-    assert not ads.config().clusters
+    assert not ads.held.config().clusters
 
 
 def test_one_bad_of_many_keeps_its_last_good_and_the_others_apply() -> None:  # C04, C05, C06
     ads, play = started()
     with play:
         play.feed(Received(response("1", cluster("a"), cluster("b")))).expect(Send, Send, Publish)
-        first = ads.config().clusters["a"]
+        first = ads.held.config().clusters["a"]
         bad = RawResource(CDS, cluster("a").value[:-1])
         play.feed(Received(response("2", bad, cluster("b", lb_policy=3)))).expect(Send, Rejected, Publish)
-        assert ads.config().clusters["a"] is first
-        assert ads.config().clusters["b"].balance.name == "RANDOM"
+        assert ads.held.config().clusters["a"] is first
+        assert ads.held.config().clusters["b"].balance.name == "RANDOM"
         play.feed(Received(response("3", cluster("a", lb_policy=3), cluster("b", lb_policy=3)))).expect(
             Send(CDS, "3", "n3"), Publish
         )
@@ -101,7 +102,7 @@ def test_new_and_removed_clusters_change_the_subscription() -> None:  # C10, C11
         play.feed(Received(response("3", cluster("b")))).expect(
             Send(CDS, "3", "n3"), Send(EDS, "1", "n1", ("b",)), Publish
         )
-        assert "a" not in ads.config().assignments
+        assert "a" not in ads.held.config().assignments
 
 
 def test_no_clusters_left_unsubscribes_but_never_begins_with_nothing() -> None:  # C13, C16
@@ -110,7 +111,7 @@ def test_no_clusters_left_unsubscribes_but_never_begins_with_nothing() -> None: 
         play.feed(Received(response("1", of=CDS))).expect(Send(CDS, "1", "n1"))
         play.feed(Received(response("2", cluster("a")))).expect(Send, Send(EDS, names=("a",)), Publish)
         play.feed(Received(response("3", of=CDS))).expect(Send(CDS, "3", "n3"), Send(EDS), Publish)
-        assert not ads.config().clusters
+        assert not ads.held.config().clusters
 
 
 def test_endpoints_are_partial_and_may_be_empty() -> None:  # C15, C17, C18
@@ -121,8 +122,8 @@ def test_endpoints_are_partial_and_may_be_empty() -> None:  # C15, C17, C18
         play.feed(Received(both)).expect(Send, Publish)
         play.feed(Received(response("2", assignment("a")))).expect(Send, Publish)
         play.feed(Received(response("3", of=EDS))).expect(Send(EDS, "3", "n3", ("a", "b")))
-        assert ads.config().assignments["a"].localities == ()
-        assert ads.config().assignments["b"].localities
+        assert ads.held.config().assignments["a"].localities == ()
+        assert ads.held.config().assignments["b"].localities
 
 
 def test_what_nobody_asked_for_is_ignored() -> None:  # C19, C21, C53
@@ -132,7 +133,7 @@ def test_what_nobody_asked_for_is_ignored() -> None:  # C19, C21, C53
         play.feed(Received(response("1", assignment("z", "10.0.0.1:80")))).expect(
             Send(EDS, "1", "n1", ("a",))
         )
-        assert not ads.config().assignments
+        assert not ads.held.config().assignments
         play.feed(Received(Response("type.googleapis.com/x.Y", "1", "n", ()))).expect(
             Ignored("type.googleapis.com/x.Y")
         )
@@ -150,7 +151,7 @@ def test_the_same_name_twice_and_a_foreign_type_are_rejected() -> None:  # C20, 
         )
         foreign = RawResource(LDS, cluster("c").value)
         play.feed(Received(response("2", cluster("b"), foreign, of=CDS))).expect(Send, Rejected)
-        assert set(ads.config().clusters) == {"b"}
+        assert set(ads.held.config().clusters) == {"b"}
 
 
 def test_an_unreadable_name_removes_nothing() -> None:
@@ -158,7 +159,7 @@ def test_an_unreadable_name_removes_nothing() -> None:
     with play:
         play.feed(Received(response("1", cluster("a"), cluster("b")))).expect(Send, Send, Publish)
         play.feed(Received(response("2", cluster("a"), RawResource(CDS, b"\xff\xff")))).expect(Send, Rejected)
-        assert set(ads.config().clusters) == {"a", "b"}
+        assert set(ads.held.config().clusters) == {"a", "b"}
 
 
 def test_everything_is_asked_for_again_after_a_reconnect_and_unchanged_bytes_are_not_decoded() -> None:  # C40
@@ -170,7 +171,7 @@ def test_everything_is_asked_for_again_after_a_reconnect_and_unchanged_bytes_are
 
     from appswitch.xds.decode import decode_resource as original
 
-    ads = Ads(decode)  # type: ignore[arg-type]
+    ads = Sotw(Held(decode))  # type: ignore[arg-type]
     pushes = (
         response("1", cluster("a")),
         response("1", assignment("a", "10.0.0.1:80")),
@@ -203,7 +204,7 @@ def test_deleted_while_away_goes_with_its_children() -> None:  # C14, C40
         play.feed(Disconnected())
         play.feed(Connected()).expect(Send, Send, Send, Send)
         play.feed(Received(response("2", cluster("b")))).expect(Send, Send(EDS, "1", "", ("b",)), Publish)
-        assert not ads.config().assignments
+        assert not ads.held.config().assignments
 
 
 def test_a_heartbeat_changes_nothing() -> None:  # C46
@@ -216,9 +217,9 @@ def test_a_heartbeat_changes_nothing() -> None:  # C46
 
 def test_what_is_awaited_is_named() -> None:
     ads, _ = started()
-    assert ads.config().awaited == ("cds", "lds")
+    assert ads.held.config().awaited == ("cds", "lds")
     ads.handle(Received(response("1", cluster("a"))))
     ads.handle(Received(response("1", of=LDS)))
-    assert ads.config().awaited == ("a",)
+    assert ads.held.config().awaited == ("a",)
     ads.handle(Received(response("1", assignment("a"))))
-    assert ads.config().awaited == ()
+    assert ads.held.config().awaited == ()

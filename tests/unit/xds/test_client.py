@@ -17,15 +17,18 @@ from xds_make import cluster
 
 from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput, Unavailable
-from appswitch.xds.ads import Ads, Config, Ignored, Rejected
-from appswitch.xds.client import LOST_WORDS, METHOD, Client
+from appswitch.xds.ads import Ads, Config, Ignored, Rejected, Withheld
+from appswitch.xds.client import LOST_WORDS, SERVICE, SOTW_METHOD, Client
+from appswitch.xds.delta import Delta
 from appswitch.xds.recording import Message, Recording, Step, load
-from appswitch.xds.replay import ReplayServer
+from appswitch.xds.replay import ReplayServer, server
 from appswitch.xds.requests import NodeInfo
 from appswitch.xds.resources import CDS
+from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translator
 
 BOOKINFO = Path(__file__).resolve().parents[3] / "istio-samples" / "bookinfo" / "recording"
+BOOKINFO_DELTA = Path(__file__).resolve().parents[2] / "fixtures" / "istiod" / "bookinfo-delta"
 NODE = NodeInfo("sidecar~10.244.9.1~client-1.default~default.svc.cluster.local")
 PATIENCE = 20.0
 
@@ -37,7 +40,8 @@ class Ears:
     configs: list[Config] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
-    rejections: list[Rejected | Ignored] = field(default_factory=list)
+    rejections: list[Rejected | Ignored | Withheld] = field(default_factory=list)
+    fallbacks: list[str] = field(default_factory=list)
     streams: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -54,9 +58,12 @@ class Ears:
         self.delays.append(delay)
         self.moved.set()
 
-    def rejected(self, rejected: Rejected | Ignored) -> None:
+    def rejected(self, rejected: Rejected | Ignored | Withheld) -> None:
         self.rejections.append(rejected)
         self.moved.set()
+
+    def fell_back(self, reason: str) -> None:
+        self.fallbacks.append(reason)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -66,13 +73,16 @@ class Ears:
 
 
 @contextlib.asynccontextmanager
-async def client(port: int) -> AsyncIterator[Ears]:
+async def client(port: int, ads: Ads | None = None) -> AsyncIterator[Ears]:
+    """`ads`: the dialogue to begin with; the client falls back from the incremental one."""
     ears = Ears()
 
     async def soon(delay: float) -> None:
         await asyncio.sleep(min(delay, 0.05))
 
-    task = spawn("client", Client(f"127.0.0.1:{port}", NODE, ears, Ads(), soon, lambda _, high: high).run())
+    target, dialogue = f"127.0.0.1:{port}", ads or Sotw()
+    subject = Client(target, NODE, ears, dialogue, soon, lambda _, high: high, fall_back=True)
+    task = spawn("client", subject.run())
     try:
         yield ears
     finally:
@@ -83,11 +93,11 @@ async def client(port: int) -> AsyncIterator[Ears]:
 
 @contextlib.asynccontextmanager
 async def serving(recording: Recording) -> AsyncIterator[tuple[ReplayServer, int]]:
-    server = ReplayServer(recording)
+    made = server(recording)
     try:
-        yield server, await server.start()
+        yield made, await made.start()
     finally:
-        await server.stop()
+        await made.stop()
 
 
 def reviews(config: Config) -> set[str]:
@@ -96,26 +106,36 @@ def reviews(config: Config) -> set[str]:
     return {str(backend.address) for backend in row.backends}
 
 
-def test_the_whole_recording_over_grpc() -> None:
+@pytest.mark.parametrize(
+    ("folder", "make"),
+    [(BOOKINFO, Sotw), (BOOKINFO, Delta), (BOOKINFO_DELTA, Delta)],
+    ids=["sotw", "back", "delta"],
+)
+def test_the_whole_recording_over_grpc(folder: Path, make: Callable[[], Ads]) -> None:
     async def scenario() -> None:
-        async with serving(load(BOOKINFO)) as (server, port), client(port) as ears:
+        async with serving(load(folder)) as (server, port), client(port, make()) as ears:
             await server.wait_for_client()
             assert reviews(ears.configs[-1]) == {"10.244.1.31", "10.244.1.32"}
+            assert bool(ears.fallbacks) == (folder is BOOKINFO and make is Delta)
             while (step := await server.advance()) is not None:
                 await server.wait_for_client()
                 if step.name == "scale-reviews-v3":
                     assert reviews(ears.configs[-1]) == {"10.244.1.33", "10.244.1.34"}
             await ears.until(lambda: not any("ratings" in name for name in ears.configs[-1].clusters))
-            assert ears.streams == 3
+            # where grpc loses the server's words, it is asked again before the client falls back
+            assert 3 <= ears.streams - len(ears.fallbacks) <= 3 + len(ears.fallbacks)
         assert server.faults == []
         assert not [answer for answer in server.answers if answer.error]
 
     asyncio.run(scenario())
 
 
-def test_server_away_for_a_while_and_back() -> None:  # C40, C42, C43
+@pytest.mark.parametrize(
+    ("folder", "make"), [(BOOKINFO, Sotw), (BOOKINFO_DELTA, Delta)], ids=["sotw", "delta"]
+)
+def test_server_away_for_a_while_and_back(folder: Path, make: Callable[[], Ads]) -> None:  # C40, C42, C43
     async def scenario() -> None:
-        async with serving(load(BOOKINFO)) as (server, port), client(port) as ears:
+        async with serving(load(folder)) as (server, port), client(port, make()) as ears:
             await server.wait_for_client()
             before = ears.configs[-1]
             await server.stop()
@@ -159,6 +179,24 @@ def test_a_push_of_ten_megabytes() -> None:  # C50
     asyncio.run(scenario())
 
 
+def test_a_server_without_either_dialogue() -> None:
+    """The fallback is tried once; then it is a failure like any other."""
+
+    async def scenario() -> None:
+        other = grpc.aio.server()
+        port = other.add_insecure_port("127.0.0.1:0")
+        await other.start()
+        try:
+            async with client(port, Delta()) as ears:
+                await ears.until(lambda: len(ears.reasons) >= 2)
+                assert len(ears.fallbacks) == 1
+                assert all(reason.startswith("UNIMPLEMENTED: ") for reason in ears.fallbacks + ears.reasons)
+        finally:
+            await other.stop(0)
+
+    asyncio.run(scenario())
+
+
 def test_a_corrupt_resource_is_rejected_on_the_wire() -> None:  # C06
     async def scenario() -> None:
         message = clusters(3)
@@ -175,7 +213,6 @@ def test_a_corrupt_resource_is_rejected_on_the_wire() -> None:  # C06
 @contextlib.asynccontextmanager
 async def strange(answer: Callable[[Any], Any]) -> AsyncIterator[int]:
     """A server whose streams do as `answer` says."""
-    service, method = METHOD.strip("/").split("/")
 
     async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
         async for _ in requests:
@@ -183,7 +220,7 @@ async def strange(answer: Callable[[Any], Any]) -> AsyncIterator[int]:
 
     handler = grpc.stream_stream_rpc_method_handler(serve)
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {SOTW_METHOD: handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -251,7 +288,9 @@ def test_words_that_grpc_lost_are_asked_for_again_once() -> None:
 
     async def scenario() -> None:
         ears = Ears()
-        losing = Losing("127.0.0.1:1", NODE, ears, Ads(), lambda _: asyncio.sleep(0.01), lambda _, high: high)
+        losing = Losing(
+            "127.0.0.1:1", NODE, ears, Sotw(), lambda _: asyncio.sleep(0.01), lambda _, high: high
+        )
         task = spawn("client", losing.run())
         try:
             await ears.until(lambda: bool(ears.reasons))

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from appswitch.errors import InvalidInput
-from appswitch.xds.ads import Ads, Connected, Ignored, Publish, Received, Rejected, Send
+from appswitch.xds.ads import Connected, Ignored, Publish, Received, Rejected, Send, SendDelta
 from appswitch.xds.recording import load, walk
 from appswitch.xds.resources import CDS, EDS, LDS, RDS, RawResource, Response
+from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import ALLOW_ANY, REGISTRY_ONLY, Translation, Translator
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,7 +70,7 @@ BOOKINFO_STEPS = {
 
 
 def test_bookinfo_step_by_step() -> None:
-    outcomes = {outcome.step: outcome for outcome in walk(load(BOOKINFO), Ads(), Translator())}
+    outcomes = {outcome.step: outcome for outcome in walk(load(BOOKINFO), Translator())}
     assert list(outcomes) == list(BOOKINFO_STEPS)
     for step, (expected, outbound) in BOOKINFO_STEPS.items():
         translation = outcomes[step].translation
@@ -81,7 +82,7 @@ def test_bookinfo_step_by_step() -> None:
 
 
 def test_bookinfo_policies_are_reported_where_they_come() -> None:
-    outcomes = {outcome.step: outcome for outcome in walk(load(BOOKINFO), Ads(), Translator())}
+    outcomes = {outcome.step: outcome for outcome in walk(load(BOOKINFO), Translator())}
     kinds = {
         step: {item.field for item in outcome.translation.unsupported} for step, outcome in outcomes.items()
     }
@@ -92,7 +93,7 @@ def test_bookinfo_policies_are_reported_where_they_come() -> None:
 
 
 def test_bookinfo_reconnect_asks_for_everything_and_changes_nothing() -> None:
-    outcome = next(item for item in walk(load(BOOKINFO), Ads(), Translator()) if item.step == "reconnect")
+    outcome = next(item for item in walk(load(BOOKINFO), Translator()) if item.step == "reconnect")
     sends = [command for command in outcome.commands if isinstance(command, Send)]
     assert [send.first for send in sends[:5]] == [True, False, False, False, False]
     assert all(send.version and not send.nonce for send in sends[:5])
@@ -100,7 +101,7 @@ def test_bookinfo_reconnect_asks_for_everything_and_changes_nothing() -> None:
 
 
 def test_subset_swap_step_by_step_and_never_without_backends() -> None:
-    ads, translator = Ads(), Translator()
+    ads, translator = Sotw(), Translator()
     ads.handle(Connected())
     halves = {
         "start": {"1": 50, "2": 50},
@@ -125,7 +126,7 @@ def test_subset_swap_step_by_step_and_never_without_backends() -> None:
 
 
 def test_kitchen() -> None:
-    tables = {item.step: item.translation for item in walk(load(FIXTURES / "kitchen"), Ads(), Translator())}
+    tables = {item.step: item.translation for item in walk(load(FIXTURES / "kitchen"), Translator())}
     start = table(tables["start"])
     assert start == {
         # the header match is passed over; locality r1/z1 comes first, all of it is healthy
@@ -159,7 +160,7 @@ def test_kitchen() -> None:
 
 
 def test_corners() -> None:
-    start = next(walk(load(FIXTURES / "corners"), Ads(), Translator())).translation
+    start = next(walk(load(FIXTURES / "corners"), Translator())).translation
     a = {"10.244.21.3:9080": 1}
     assert table(start) == {
         f"client.{DOMAIN}:8000": ({"10.96.9.90:8000"}, {"10.244.9.1:8000": 1}),
@@ -188,7 +189,7 @@ def test_corners() -> None:
 
 
 def test_odd_endpoints() -> None:
-    start = next(walk(load(FIXTURES / "odd-endpoints"), Ads(), Translator())).translation
+    start = next(walk(load(FIXTURES / "odd-endpoints"), Translator())).translation
     drain = {"10.244.23.1:9000": 1, "10.244.23.2:9000": 3}
     assert table(start) == {
         f"drain.{DOMAIN}:9000": ({"10.96.9.3:9000"}, drain),
@@ -203,19 +204,45 @@ def test_odd_endpoints() -> None:
     "folder", ALL, ids=lambda folder: folder.parent.name if folder == BOOKINFO else folder.name
 )
 def test_every_recording_is_accepted_whole(folder: Path) -> None:
-    for outcome in walk(load(folder), Ads(), Translator()):
+    for outcome in walk(load(folder), Translator()):
         assert outcome.translation.vservices
         assert not [command for command in outcome.commands if isinstance(command, Rejected | Ignored)]
-        assert not [command for command in outcome.commands if isinstance(command, Send) and command.error]
+        assert not [
+            command for command in outcome.commands if isinstance(command, Send | SendDelta) and command.error
+        ]
+
+
+PAIRS = {folder: folder.parent / f"{folder.name}-delta" for folder in ALL[1:] if "delta" not in folder.name}
+PAIRS[BOOKINFO] = FIXTURES / "bookinfo-delta"
+
+
+def meaning(translation: Translation) -> tuple[object, ...]:
+    """A translation without order.  Of two HTTP services on one VIP ("htwin") Istiod names either."""
+    return (
+        {name: row for name, row in table(translation).items() if "htwin" not in name},
+        {vip for name, (vips, _) in table(translation).items() if "htwin" in name for vip in vips},
+        translation.names,
+        {item for item in translation.unsupported if "htwin" not in item.resource},
+        translation.outbound,
+    )
+
+
+@pytest.mark.parametrize("folder", PAIRS, ids=lambda folder: folder.name)
+def test_both_dialogues_come_to_the_same_at_every_step(folder: Path) -> None:
+    """The same changes of the same mesh, recorded once in each."""
+    world, delta = (list(walk(load(each), Translator())) for each in (folder, PAIRS[folder]))
+    assert [outcome.step for outcome in world] == [outcome.step for outcome in delta]
+    for one, other in zip(world, delta, strict=True):
+        assert meaning(one.translation) == meaning(other.translation), one.step
 
 
 @pytest.mark.parametrize("url", [CDS, EDS, LDS, RDS])
 def test_each_resource_in_turn_corrupt(url: str) -> None:
     """On top of what is in force: nothing changes, and the NACK names the resource."""
     recording = load(BOOKINFO)
-    ads, translator = Ads(), Translator()
-    next(walk(recording, ads, translator))
-    before = translator.translate(ads.config())
+    ads, translator = Sotw(), Translator()
+    next(walk(recording, translator, ads))
+    before = translator.translate(ads.held.config())
     push = next(m.response for m in recording.steps[0].messages if m.response.type_url == url)
     for number, raw in enumerate(push.resources):
         broken = RawResource(url, raw.value[:-1])
@@ -225,7 +252,7 @@ def test_each_resource_in_turn_corrupt(url: str) -> None:
         assert isinstance(nack, Send)
         assert nack.error
         assert nack.version != "bad"
-        assert translator.translate(ads.config()) == before
+        assert translator.translate(ads.held.config()) == before
 
 
 def test_a_folder_that_is_no_recording(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from appswitch.xds.ads import Send
-from appswitch.xds.client import METHOD
+from appswitch.xds.client import SERVICE, SOTW_METHOD
 from appswitch.xds.recording import load
 from appswitch.xds.replay import ReplayServer
 from appswitch.xds.replay_cli import main
@@ -45,7 +45,7 @@ def ask(*requests: bytes, answers: int = 0) -> tuple[ReplayServer, str, list[str
                 yield request
 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.stream_stream(METHOD)(all_of_them())
+            call = channel.stream_stream(f"/{SERVICE}/{SOTW_METHOD}")(all_of_them())
             async for data in call:
                 got.append(discovery_pb2.DiscoveryResponse.FromString(data).type_url)
             code = await call.code()
@@ -77,7 +77,7 @@ def test_a_stream_without_node_is_refused_as_istiod_does() -> None:
 
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                async for _ in channel.stream_stream(METHOD)(one()):
+                async for _ in channel.stream_stream(f"/{SERVICE}/{SOTW_METHOD}")(one()):
                     pass
         except grpc.aio.AioRpcError as error:
             return error

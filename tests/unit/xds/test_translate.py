@@ -10,9 +10,10 @@ from envoy.config.route.v3 import route_pb2
 from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 
 from appswitch.model import Backend, LbPolicy, VService
-from appswitch.xds.ads import Ads, Connected, Received
+from appswitch.xds.ads import Connected, Received
 from appswitch.xds.names import answers
 from appswitch.xds.resources import CDS, EDS, LDS, RDS, Name, NameTable, RawResource, Response
+from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translation, Translator
 
 A = "outbound|80||a.ns.svc.cluster.local"
@@ -29,7 +30,7 @@ class Mesh:
     """A client's state machine and translation, fed with resources."""
 
     def __init__(self) -> None:
-        self.ads, self.translator = Ads(), Translator("ns")
+        self.ads, self.translator = Sotw(), Translator("ns")
         self.ads.handle(Connected())
         self.version = 0
 
@@ -40,7 +41,7 @@ class Mesh:
             some = [raw for raw in resources if raw.type_url == url or (url == "*" and "nds" in raw.type_url)]
             if some or of:
                 self.ads.handle(Received(response(str(self.version), *some, of=of)))
-        return self.translator.translate(self.ads.config())
+        return self.translator.translate(self.ads.held.config())
 
 
 def only(translation: Translation) -> VService:
@@ -187,7 +188,7 @@ def test_an_unchanged_cluster_is_not_computed_again() -> None:
 def test_an_empty_mesh(url: str) -> None:
     mesh = Mesh()
     mesh.ads.handle(Received(Response(url, "1", "n", ())))
-    assert mesh.translator.translate(mesh.ads.config()) == Translation()
+    assert mesh.translator.translate(mesh.ads.held.config()) == Translation()
 
 
 def test_short_names_of_kubernetes_services() -> None:
