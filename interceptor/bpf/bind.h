@@ -64,7 +64,8 @@ NOINLINE int choose(struct sock_state *state, __u16 number)
 	struct port fresh = { .real = number, .ip = state->owner.ip }, idle = {}, *found;
 	struct real_key real_key = { .protocol = TCP };
 	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = number };
-	for (key.v6 = 0; key.v6 <= PORT_AT_OWN; key.v6++) {
+	for (__u64 row = 0; row <= PORT_AT_OWN; row++) {
+		key.v6 = row;
 		found = bpf_map_lookup_elem(&ports, &key);
 		if (!found || !found->lasting || found->listening > 0 || is_exposed(found->real, 0))
 			continue;
@@ -87,8 +88,7 @@ NOINLINE int unchoose(struct sock_state *state)
 {
 	struct port_key key = { .app = state->owner.id, .port = state->chosen, .protocol = TCP, .v6 = ROW(state) };
 	struct real_key real_key = { .port = state->chosen, .protocol = TCP };
-	struct port *found;
-	found = bpf_map_lookup_elem(&ports, &key);
+	struct port *found = bpf_map_lookup_elem(&ports, &key);
 	state->chosen = 0;
 	if (!found || found->lasting || found->listening > 0)
 		return 0;

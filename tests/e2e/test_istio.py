@@ -20,7 +20,9 @@ from e2e.servers import PROGRAMS, PYTHON, start_echo
 
 DIAL = [PYTHON, str(PROGRAMS / "dial.py")]
 BOOKINFO = ROOT / "istio-samples" / "bookinfo" / "recording"
-SUBSET_SWAP = ROOT / "tests" / "fixtures" / "istiod" / "subset-swap"
+FIXTURES = ROOT / "tests" / "fixtures" / "istiod"
+BOTH_DIALOGUES = pytest.mark.parametrize("dialogue", ["sotw", "delta"])
+"""A server of one dialogue alone; the daemon begins with delta."""
 NODE_ID = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
 TARGET = "127.0.0.1:15010"
 REVIEWS = "10.96.1.3"
@@ -73,12 +75,14 @@ def pod(address: str, port: int = 9080) -> str:
     return f"{address}:{port}"
 
 
-def test_bookinfo(mesh_node: Node, mode: list[str]) -> None:
+@BOTH_DIALOGUES
+def test_bookinfo(mesh_node: Node, mode: list[str], dialogue: str) -> None:
     """80/20, then all to v3 at the next push; a connection from before lives on, with Istiod dead too."""
     node = mesh_node
-    server = istiod(node, BOOKINFO)
+    server = istiod(node, FIXTURES / "bookinfo-delta" if dialogue == "delta" else BOOKINFO)
     node.start_daemon()
     node.wait(lambda: len(node.get("vservices")) == 6, "the first push", 30)
+    assert len([each for each in node.events("note") if "delta xDS" in each["text"]]) == (dialogue == "sotw")
     for name, address in (("v1", "31"), ("v2", "32"), ("v3", "33"), ("v3b", "34")):
         start_echo(node, *mode, name=name, ip=f"10.244.1.{address}", port=9080)
     held = node.start(*mode, *DIAL, "hold", REVIEWS, "9080", stdin=subprocess.PIPE)
@@ -105,10 +109,11 @@ def test_bookinfo(mesh_node: Node, mode: list[str]) -> None:
     node.wait(lambda: "still there" in held.output(), "the long connection still echoes")
 
 
-def test_subset_swap_without_a_failed_connection(mesh_node: Node) -> None:
+@BOTH_DIALOGUES
+def test_subset_swap_without_a_failed_connection(mesh_node: Node, dialogue: str) -> None:
     """Istiod removes the old subset in the first message of the push: nobody may notice."""
     node = mesh_node
-    server = istiod(node, SUBSET_SWAP)
+    server = istiod(node, FIXTURES / ("subset-swap-delta" if dialogue == "delta" else "subset-swap"))
     node.start_daemon()
     node.wait(lambda: len(node.get("vservices")) == 2, "the first push", 30)
     for number in (1, 2, 3):
