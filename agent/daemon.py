@@ -292,13 +292,9 @@ class Daemon:
         """The Istio agent, a process of its own."""
         settings, profile, snapshot = self._settings.istio, self._settings.profile, self._registry.snapshot
         return IstioLink(
-            settings.target,
-            settings.node_id,
-            snapshot.node_ip,
-            snapshot.node,
+            settings.options(snapshot.node_ip, snapshot.node),
             state.apply_istio,
             self._log,
-            settings.mode,
             (beside(profile.cpu, "istio"), beside(profile.memory, "istio")),
         )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from pathlib import Path
 
+from appswitch.agent.istio_options import SOTW, IstioOptions, metadata, node_id
 from appswitch.agent.logs import Event, Log
 from appswitch.model import VService
 from appswitch.xds.ads import Config, Ignored, Rejected, Withheld
@@ -18,8 +19,8 @@ from appswitch.xds.requests import NodeInfo
 from appswitch.xds.resources import SHORT, Unsupported
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import ALLOW_ANY, Translation, Translator
+from appswitch.xds.transport import Transport
 
-DELTA, SOTW = "delta", "sotw"
 HOLD = 15.0
 """Seconds that the first table waits to be complete: rows of an earlier daemon may still be in force, and
 a table made from the first of five messages would take most of them away."""
@@ -43,24 +44,23 @@ class IstioTable:
         return dict(sorted(Counter(item.field for item in self.unsupported).items()))
 
 
-def default_node_id(ip: IPv4Address, name: str) -> str:
-    """As whom a node asks where nothing was said: a workload of its name in namespace `default`."""
-    label = "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-") or "node"
-    return f"sidecar~{ip}~{label}.default~default.svc.cluster.local"
+def transport(options: IstioOptions) -> Transport:
+    """How its Istiod is reached."""
+    ca_cert, token, cert, key = (
+        Path(text) if text else None for text in (options.ca_cert, options.token, options.cert, options.key)
+    )
+    return Transport(options.target, ca_cert, token, cert, key, options.server_name)
 
 
 @dataclass(slots=True)
 class IstioAgent:
     """Speaks to one Istiod as one workload, and hands over a table after every change."""
 
-    target: str
-    node_id: str
-    """`sidecar~IP~NAME.NAMESPACE~DOMAIN`; UsageError if it is not."""
+    options: IstioOptions
     apply: Callable[[IstioTable], None]
     """Called on the event loop; when it returns, the push is acknowledged."""
     log: Log
-    mode: str = DELTA
-    """`DELTA`, which falls back to the other where the server does not know it; or `SOTW`."""
+    environ: Mapping[str, str] = field(default_factory=dict)
     connected_now: bool = False
     table: IstioTable = field(default_factory=IstioTable)
     """The last one handed over."""
@@ -72,13 +72,12 @@ class IstioAgent:
     _timer: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
-        """Take the node id apart."""
-        node = NodeInfo(self.node_id)
+        """Take the node id apart.  Raises UsageError."""
+        options = self.options
+        node = NodeInfo(node_id(options, self.environ), metadata(options, self.environ), options.locality)
         self._translator = Translator(node.namespace, node.domain)
-        if self.mode == SOTW:
-            self._client = Client(self.target, node, self, Sotw())
-        else:
-            self._client = Client(self.target, node, self, Delta(), fall_back=True)
+        dialogue = Sotw() if options.mode == SOTW else Delta()
+        self._client = Client(transport(options), node, self, dialogue, fall_back=True)
 
     async def run(self) -> None:
         """Run until cancelled.  The last table stays in force whatever happens to Istiod."""
@@ -105,19 +104,22 @@ class IstioAgent:
     def connected(self) -> None:
         """A stream is open."""
         self.connected_now = True
-        self.log(Event.ISTIO_CONNECTED, target=self.target)
+        self.log(Event.ISTIO_CONNECTED, target=self.options.target)
 
     def disconnected(self, reason: str, delay: float) -> None:
         """A stream ended."""
         self.connected_now = False
         self.log(
-            Event.ISTIO_DISCONNECTED, target=self.target, error=reason, text=f"next try in {delay:.1f} s"
+            Event.ISTIO_DISCONNECTED,
+            target=self.options.target,
+            error=reason,
+            text=f"next try in {delay:.1f} s",
         )
 
     def fell_back(self, reason: str) -> None:
         """An old Istiod, or another control plane."""
         text = "the server does not know delta xDS: state of the world instead, as --istio-mode sotw"
-        self.log(Event.NOTE, text=text, target=self.target, error=reason)
+        self.log(Event.NOTE, text=text, target=self.options.target, error=reason)
 
     def rejected(self, rejected: Rejected | Ignored | Withheld) -> None:
         """Something of a response was not taken, or is not sent."""

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from appswitch.agent import istio_wire as wire
+from appswitch.agent.istio_options import IstioOptions, encode
 from appswitch.agent.logs import Log
 from appswitch.errors import Unavailable
 from appswitch.model import VService
@@ -22,16 +22,10 @@ from appswitch.model import VService
 class IstioLink:
     """One Istio agent."""
 
-    target: str
-    node_id: str
-    """Empty: made from the node's address and name."""
-    node_ip: IPv4Address
-    node: str
+    options: IstioOptions
     apply: Callable[[tuple[VService, ...], wire.Names], Awaitable[None]]
     """Puts a table in force; the push is acknowledged when it returns."""
     log: Log
-    mode: str
-    """`delta` or `sotw`."""
     profiles: tuple[Path | None, Path | None] = (None, None)
     """Files of the agent's own CPU and memory profile."""
 
@@ -42,8 +36,7 @@ class IstioLink:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         descriptor = str(theirs.fileno())
-        arguments = [descriptor, self.target, self.node_id, str(self.node_ip), self.node, self.mode]
-        arguments += [str(path or "") for path in self.profiles]
+        arguments = [descriptor, encode(self.options), *(str(path or "") for path in self.profiles)]
         command = [sys.executable, "-P", "-m", "appswitch.agent.istio_process", *arguments]
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220  fork and exec alone, at start

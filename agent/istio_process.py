@@ -1,8 +1,9 @@
 """The Istio agent's own process: a push of megabytes costs the daemon no time, and its libraries no start.
 
-    python -m appswitch.agent.istio_process DESCRIPTOR TARGET NODE-ID NODE-IP NODE-NAME MODE CPU-FILE MEM-FILE
+    python -m appswitch.agent.istio_process DESCRIPTOR OPTIONS CPU-FILE MEM-FILE
 
 DESCRIPTOR is a connected stream socket to the daemon (`istio_wire.py`); its end is this process's end.
+OPTIONS are JSON (`istio_options.py`).
 The last two are files, or empty (`profiling.py`).
 """
 
@@ -14,12 +15,12 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
 from appswitch.agent import istio_wire as wire
-from appswitch.agent.istio import IstioAgent, IstioTable, default_node_id
+from appswitch.agent.istio import IstioAgent, IstioTable
+from appswitch.agent.istio_options import IstioOptions, decode
 from appswitch.agent.logs import Event, Log, plain
 from appswitch.agent.profiling import Profile, kept, profiled
 from appswitch.errors import Unavailable
@@ -59,7 +60,7 @@ class Line(Log):
             raise Unavailable(f"the daemon has gone: {error}") from error
 
 
-async def run(descriptor: int, target: str, node_id: str, mode: str, profile: Profile) -> None:
+async def run(descriptor: int, options: IstioOptions, profile: Profile) -> None:
     """Until the daemon's end of the socket closes: the process ends at once, only a profile is saved."""
 
     def end() -> None:
@@ -73,16 +74,15 @@ async def run(descriptor: int, target: str, node_id: str, mode: str, profile: Pr
         # Nothing but answers comes, and `apply` takes those at once: what is readable here is the end.
         asyncio.get_running_loop().add_reader(sock, end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
-        await IstioAgent(target, node_id, line.apply, line, mode).run()
+        await IstioAgent(options, line.apply, line, os.environ).run()
 
 
 def main(arguments: Sequence[str]) -> int:
     """The process.  Exit code 0: the daemon ended it."""
-    descriptor, target, node_id, ip, name, mode, cpu, memory = arguments
-    node_id = node_id or default_node_id(IPv4Address(ip), name)
+    descriptor, text, cpu, memory = arguments
     try:
         with profiled(Path(cpu) if cpu else None, Path(memory) if memory else None) as profile:
-            asyncio.run(kept(profile, run(int(descriptor), target, node_id, mode, profile)))
+            asyncio.run(kept(profile, run(int(descriptor), decode(text), profile)))
     except (Unavailable, KeyboardInterrupt):
         pass  # the daemon has gone
     return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appswitch.agent import settings_parse as parse
+from appswitch.agent.istio_options import IstioOptions
 
 DEFAULT_RUN_DIR: Final = Path("/var/run/appswitch")
 
@@ -131,6 +132,62 @@ class IstioSettings:
         'xDS dialogue, "delta" or "sotw" (default: "delta")',
     )
     """Delta falls back to the state of the world where the server does not know it."""
+    ca_cert: Path | None = option(  # noqa: RUF009
+        "--istio-ca-cert", None, parse.file, "file", "Root certificate of Istiod's TLS port, usually 15012"
+    )
+    """None: plaintext."""
+    token: Path | None = option(  # noqa: RUF009
+        "--istio-token", None, parse.file, "file", "JSON web token (audience istio-ca) for Istiod"
+    )
+    """Read anew for each stream, as the next two."""
+    cert: Path | None = option(  # noqa: RUF009
+        "--istio-cert", None, parse.file, "file", "Client certificate for Istiod, with --istio-key"
+    )
+    key: Path | None = option(  # noqa: RUF009
+        "--istio-key", None, parse.file, "file", "Private key of --istio-cert"
+    )
+    server_name: str = option(
+        "--istio-server-name", "", parse.domain, "name", "Name in Istiod's certificate (default: its host)"
+    )
+    """Empty: the host of `--istio`, or istiod.istio-system.svc where that is an address."""
+    namespace: str = option(
+        "--istio-namespace", "", parse.node_name, "name", 'Namespace to ask as (default: "default")'
+    )
+    """Of the node id that is made; a pod's own variable POD_NAMESPACE is asked before the default."""
+    cluster_id: str = option(
+        "--istio-cluster-id",
+        "",
+        parse.node_name,
+        "name",
+        'Istio\'s name of the cluster (default: "Kubernetes")',
+    )
+    """Node metadata CLUSTER_ID: picks the VIPs."""
+    locality: tuple[str, str, str] = option(
+        "--istio-locality", ("", "", ""), parse.locality, "r/z/s", "Region, zone and sub-zone of this node"
+    )
+    """Locality load balancing needs it."""
+    metadata: tuple[tuple[str, str], ...] = option(
+        "--istio-meta", (), parse.metadata, "csv", "Node metadata as KEY=VALUE, eg SERVICE_ACCOUNT=web"
+    )
+
+    def options(self, ip: IPv4Address, name: str) -> IstioOptions:
+        """For the agent's process; `ip` and `name` are the node's."""
+        cluster = (("CLUSTER_ID", self.cluster_id),) if self.cluster_id else ()
+        return IstioOptions(
+            self.target,
+            self.node_id,
+            str(ip),
+            name,
+            self.namespace,
+            self.mode,
+            str(self.ca_cert or ""),
+            str(self.token or ""),
+            str(self.cert or ""),
+            str(self.key or ""),
+            self.server_name,
+            self.locality,
+            cluster + self.metadata,
+        )
 
 
 @dataclass(frozen=True, slots=True)

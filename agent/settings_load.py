@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from appswitch.agent.settings import LATER, Option, Settings
+from appswitch.agent.settings import LATER, IstioSettings, Option, Settings
 from appswitch.errors import UsageError
 
 CONFIG_FLAG: Final = "--config"
@@ -41,9 +41,26 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         if later.variable in given:
             raise UsageError(f"{given[later.variable].source}: {later.flag[2:]} comes with a later release")
     settings: Settings = _build(Settings, given)
-    if settings.istio.node_id and not settings.istio.target:
-        raise UsageError(f"{given['AX_ISTIO_NODE_ID'].source}: has no meaning without --istio HOST:PORT")
+    _check_istio(settings.istio, given)
     return settings
+
+
+def _check_istio(istio: IstioSettings, given: Mapping[str, Given]) -> None:
+    """What has a meaning only beside something else.  Raises UsageError."""
+
+    def need(name: str, *flags: str) -> None:
+        for flag in flags:
+            if (found := given.get(_variable(flag))) is not None:
+                raise UsageError(f"{found.source}: has no meaning without {name}")
+
+    if not istio.target:
+        need("--istio HOST:PORT", *(choice.flag for _, choice in options(IstioSettings)))
+    if istio.ca_cert is None:  # neither is sent in plaintext
+        need("--istio-ca-cert FILE", "--istio-token", "--istio-cert", "--istio-key", "--istio-server-name")
+    if istio.cert is None:
+        need("--istio-cert FILE", "--istio-key")
+    if istio.key is None:
+        need("--istio-key FILE", "--istio-cert")
 
 
 def help_text() -> str:

@@ -11,6 +11,7 @@ _WORD = re.compile(r"[^\s~,=]+")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _PART = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"{_PART}(\.{_PART})*")
+_META = re.compile(r"[A-Z][A-Z0-9_]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 _SWITCHES = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
@@ -168,6 +169,28 @@ def istio_mode(text: str) -> str:
     if text not in ("delta", "sotw"):
         raise ValueError("is neither delta nor sotw")
     return text
+
+
+def locality(text: str) -> tuple[str, str, str]:
+    """`REGION`, `REGION/ZONE` or `REGION/ZONE/SUBZONE`."""
+    parts = text.split("/")
+    if len(parts) > 3 or not all(parts) or any(char.isspace() for char in text):
+        raise ValueError("is no REGION/ZONE/SUBZONE")
+    region, zone, sub_zone = (*parts, "", "")[:3]
+    return region, zone, sub_zone
+
+
+def metadata(text: str) -> tuple[tuple[str, str], ...]:
+    """`KEY=VALUE,…`, all of it text, as Istiod wants it."""
+    pairs = []
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        if not equals or not _META.fullmatch(key):
+            raise ValueError(f"has {part.strip()!r}, which is no KEY=VALUE")
+        if key == "LABELS":
+            raise ValueError("has LABELS, which is no text but an object")
+        pairs.append((key, value))
+    return tuple(pairs)
 
 
 def istio_node_id(text: str) -> str:

@@ -8,7 +8,7 @@ In reading order:
                  `sotw.py` (state of the world) and `delta.py`: subscriptions, reconnects
 `translate.py`   resources to vservices (`chains.py`, `balance.py`, `rows.py`, `names.py`)
 `requests.py`    the bytes that we send
-`client.py`      the gRPC stream around all that (`backoff.py`)
+`client.py`      the gRPC stream around all that (`backoff.py`), over `transport.py`: plaintext or TLS
 `recording.py`   recorded pushes; `replay.py` and `replay_cli.py` serve them like an Istiod
 `proto/`         Istio's own messages
 

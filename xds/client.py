@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ from appswitch.xds.decode import decode_delta_response, decode_response
 from appswitch.xds.delta import Delta
 from appswitch.xds.requests import NodeInfo, encode
 from appswitch.xds.sotw import Sotw
+from appswitch.xds.transport import Transport
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 SOTW_METHOD = "StreamAggregatedResources"
@@ -80,8 +82,7 @@ LISTEN = 0.25
 class Client:
     """Keeps one ADS stream to `target` alive."""
 
-    target: str
-    """HOST:PORT of Istiod, plaintext."""
+    transport: Transport
     node: NodeInfo
     listener: Listener
     ads: Ads
@@ -107,6 +108,8 @@ class Client:
                     self.ads.handle(Disconnected())
                     continue
                 reason = f"{error.code().name}: {error.details()}"
+                if advice := self.transport.advice(error.code(), error.details() or "", time.time()):
+                    reason += f" ({advice})"
                 unknown = error.code() is grpc.StatusCode.UNIMPLEMENTED
                 if unknown and self.fall_back and isinstance(self.ads, Delta):
                     wordless = False
@@ -126,11 +129,14 @@ class Client:
 
         `pause`: seconds before each request until then.
         """
-        async with grpc.aio.insecure_channel(self.target, options=OPTIONS) as channel:
+        metadata = self.transport.metadata()
+        async with self.transport.channel(OPTIONS) as channel:
             ready = await self._open(channel)
             outgoing: asyncio.Queue[bytes] = asyncio.Queue()
             method = DELTA_METHOD if isinstance(self.ads, Delta) else SOTW_METHOD
-            call = channel.stream_stream(f"/{SERVICE}/{method}")(_drain(outgoing, pause, answered))
+            call = channel.stream_stream(f"/{SERVICE}/{method}")(
+                _drain(outgoing, pause, answered), metadata=metadata
+            )
             if ready:  # else the call itself fails at once, and says why better than we could
                 self.listener.connected()
             await self._obey(self.ads.handle(Connected()), outgoing)
@@ -149,7 +155,9 @@ class Client:
                 while (state := channel.get_state(try_to_connect=True)) not in ends:
                     await channel.wait_for_state_change(state)
         except TimeoutError as error:
-            raise Unavailable(f"no connection to {self.target} within {OPEN_TIMEOUT:g} s") from error
+            raise Unavailable(
+                f"no connection to {self.transport.target} within {OPEN_TIMEOUT:g} s"
+            ) from error
         return bool(state is grpc.ChannelConnectivity.READY)
 
     def _receive(self, data: Any) -> list[Command]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,24 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from appswitch.agent import containers, dns_answer, dns_message, hello, istio_wire, journal, oci, requests
+from appswitch.agent import (
+    containers,
+    dns_answer,
+    dns_message,
+    hello,
+    istio_options,
+    istio_wire,
+    journal,
+    oci,
+    requests,
+)
 from appswitch.agent.dns_names import NameTable
 from appswitch.agent.settings_load import HelpWanted, load
 from appswitch.errors import AppSwitchError, InvalidInput, UsageError
 from appswitch.interceptor import abi, events, inject_wire
 from appswitch.model import App, Backend, Class, Labels, PortMap, Snapshot, VService
 from appswitch.xds import decode as xds
+from appswitch.xds import transport
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS
 from fuzz import mutate
 
@@ -234,6 +246,26 @@ def _reply(data: bytes) -> object:
     return dns_message.fitted(asked, data)
 
 
+def _istio_options() -> list[bytes]:
+    whole = istio_options.IstioOptions(
+        "istiod:15012",
+        locality=("r", "z", "s"),
+        metadata=(("SERVICE_ACCOUNT", "web"),),
+        token="/var/run/secrets/tokens/istio-token",
+    )
+    return [istio_options.encode(whole).encode()]
+
+
+def _tokens() -> list[bytes]:
+    claims = {"sub": "system:serviceaccount:shop:web", "aud": ["istio-ca"], "exp": 1.5e9}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
+    return [b"e30." + payload + b".signature"]
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
 @lru_cache(maxsize=2)
 def _pushes(*, delta: bool = False) -> tuple[bytes, ...]:
     folders = (
@@ -315,6 +347,8 @@ DECODERS: dict[str, Decoder] = {
     "settings": Decoder(_settings, mutate.bytewise, _load, (UsageError, HelpWanted)),
     "xds-response": Decoder(_small_pushes, mutate.as_protobuf, xds.decode_response),
     "xds-delta-response": Decoder(_small_updates, mutate.as_protobuf, xds.decode_delta_response),
+    "istio-options": Decoder(_istio_options, mutate.as_json, lambda data: istio_options.decode(_text(data))),
+    "istio-token": Decoder(_tokens, mutate.bytewise, lambda data: transport.read_claims(_text(data))),
     "xds-cluster": _resource(CDS),
     "xds-assignment": _resource(EDS),
     "xds-listener": _resource(LDS),

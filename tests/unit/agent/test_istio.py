@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from appswitch.agent import istio
-from appswitch.agent.istio import IstioAgent, IstioTable, default_node_id
+from appswitch.agent.istio import IstioAgent, IstioTable
+from appswitch.agent.istio_options import IstioOptions, decode, encode, metadata, node_id
 from appswitch.agent.logs import Log
 from appswitch.agent.tasks import spawn
-from appswitch.errors import UsageError
+from appswitch.errors import InvalidInput, UsageError
 from appswitch.xds.recording import Recording, Step, load
 from appswitch.xds.replay import ReplayServer
 from appswitch.xds.resources import EDS
@@ -64,7 +65,7 @@ class Tables:
 async def running(recording: Recording) -> AsyncIterator[tuple[ReplayServer, IstioAgent, Tables, Logger]]:
     server, tables, logger = ReplayServer(recording), Tables(), Logger()
     port = await server.start()
-    agent = IstioAgent(f"127.0.0.1:{port}", NODE, tables.apply, Log(logger))
+    agent = IstioAgent(IstioOptions(f"127.0.0.1:{port}", NODE), tables.apply, Log(logger))
     task = spawn("istio", agent.run())
     try:
         yield server, agent, tables, logger
@@ -108,7 +109,7 @@ def test_an_outage_leaves_the_last_table() -> None:
     async def scenario() -> None:
         async with running(load(BOOKINFO)) as (server, agent, tables, logger):
             await server.wait_for_client()
-            port = int(agent.target.rpartition(":")[2])
+            port = int(agent.options.target.rpartition(":")[2])
             await server.stop()
             async with asyncio.timeout(10):
                 while agent.connected_now:
@@ -138,8 +139,17 @@ def test_an_incomplete_first_push_is_applied_after_a_while(monkeypatch: pytest.M
 
 
 def test_node_ids() -> None:
-    assert default_node_id(IPv4Address("10.0.0.5"), "Node_1.example") == (
-        "sidecar~10.0.0.5~node-1-example.default~default.svc.cluster.local"
-    )
+    plain = IstioOptions("istiod:15010", node_ip="10.0.0.5", node_name="Node_1.example")
+    assert node_id(plain, {}) == "sidecar~10.0.0.5~node-1-example.default~default.svc.cluster.local"
+    pod = {"POD_NAME": "ax-x7", "POD_NAMESPACE": "mesh", "INSTANCE_IP": "10.9.0.1"}
+    assert node_id(plain, pod) == "sidecar~10.9.0.1~ax-x7.mesh~mesh.svc.cluster.local"
+    told = IstioOptions("istiod:15010", namespace="shop", metadata=(("SERVICE_ACCOUNT", "web"),))
+    assert node_id(told, pod) == "sidecar~10.9.0.1~ax-x7.shop~shop.svc.cluster.local"
+    assert node_id(IstioOptions("istiod:15010", NODE), pod) == NODE
+    environ = {"SERVICE_ACCOUNT": "ax", "ISTIO_META_NETWORK": "n1", "ISTIO_META_": "x", "OTHER": "y"}
+    assert metadata(told, environ) == {"SERVICE_ACCOUNT": "web", "NETWORK": "n1"}
+    assert decode(encode(told)) == told
+    with pytest.raises(InvalidInput, match="options of the Istio agent"):
+        decode("{")
     with pytest.raises(UsageError, match="node id 'x'"):
-        IstioAgent("127.0.0.1:1", "x", lambda _: None, Log(Logger()))
+        IstioAgent(IstioOptions("127.0.0.1:1", "x"), lambda _: None, Log(Logger()))

@@ -65,6 +65,26 @@ def test_switches(words: list[str], value: bool) -> None:
         (["--vip-range", "1.0.0.0/30"], {}, "--vip-range: '1.0.0.0/30' must have a prefix from /8 to /24"),
         (["--istio", "istiod"], {}, "--istio: 'istiod' is no HOST:PORT"),
         (["--istio-node-id", "a~b~c.n~d"], {}, "--istio-node-id: has no meaning without --istio HOST:PORT"),
+        ([], {"AX_ISTIO_MODE": "sotw"}, "AX_ISTIO_MODE: has no meaning without --istio HOST:PORT"),
+        (["--istio", "i:1", "--istio-mode", "ads"], {}, "--istio-mode: 'ads' is neither delta nor sotw"),
+        (
+            ["--istio", "i:1", "--istio-token", "t"],
+            {},
+            "--istio-token: has no meaning without --istio-ca",
+        ),
+        (
+            ["--istio", "i:1", "--istio-ca-cert", "c", "--istio-cert", "d"],
+            {},
+            "--istio-cert: has no meaning without --istio-key FILE",
+        ),
+        (
+            ["--istio", "i:1", "--istio-ca-cert", "c", "--istio-key", "d"],
+            {},
+            "--istio-key: has no meaning without --istio-cert FILE",
+        ),
+        (["--istio-locality", "a//b"], {}, "--istio-locality: 'a//b' is no REGION/ZONE/SUBZONE"),
+        (["--istio-meta", "A=b,c"], {}, "--istio-meta: 'A=b,c' has 'c', which is no KEY=VALUE"),
+        (["--istio-meta", "LABELS=x"], {}, "--istio-meta: 'LABELS=x' has LABELS, which is no text"),
         (
             ["--driver", "user"],
             {},

@@ -26,6 +26,7 @@ from appswitch.xds.requests import NodeInfo
 from appswitch.xds.resources import CDS
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translator
+from appswitch.xds.transport import Transport
 
 BOOKINFO = Path(__file__).resolve().parents[3] / "istio-samples" / "bookinfo" / "recording"
 BOOKINFO_DELTA = Path(__file__).resolve().parents[2] / "fixtures" / "istiod" / "bookinfo-delta"
@@ -80,7 +81,7 @@ async def client(port: int, ads: Ads | None = None) -> AsyncIterator[Ears]:
     async def soon(delay: float) -> None:
         await asyncio.sleep(min(delay, 0.05))
 
-    target, dialogue = f"127.0.0.1:{port}", ads or Sotw()
+    target, dialogue = Transport(f"127.0.0.1:{port}"), ads or Sotw()
     subject = Client(target, NODE, ears, dialogue, soon, lambda _, high: high, fall_back=True)
     task = spawn("client", subject.run())
     try:
@@ -243,7 +244,9 @@ def test_a_refusal_is_told_in_the_servers_words() -> None:  # C57
         refuse = grpc.StatusCode.INVALID_ARGUMENT, "missing parts in the service node"
         async with strange(lambda context: context.abort(*refuse)) as port, client(port) as ears:
             await ears.until(lambda: len(ears.delays) >= 3)
-            assert ears.reasons[0] == "INVALID_ARGUMENT: missing parts in the service node"
+            assert ears.reasons[0] == (
+                "INVALID_ARGUMENT: missing parts in the service node (see --istio-node-id and --istio-meta)"
+            )
             assert ears.delays[:3] == [0.5, 1.0, 2.0]
 
     asyncio.run(scenario())
@@ -289,7 +292,7 @@ def test_words_that_grpc_lost_are_asked_for_again_once() -> None:
     async def scenario() -> None:
         ears = Ears()
         losing = Losing(
-            "127.0.0.1:1", NODE, ears, Sotw(), lambda _: asyncio.sleep(0.01), lambda _, high: high
+            Transport("127.0.0.1:1"), NODE, ears, Sotw(), lambda _: asyncio.sleep(0.01), lambda _, high: high
         )
         task = spawn("client", losing.run())
         try:
