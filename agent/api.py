@@ -22,6 +22,7 @@ from appswitch.agent.api_errors import hint_for, status_of, word_of
 from appswitch.agent.channel import peer_of
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_unsupported import UnsupportedView
 from appswitch.errors import AppSwitchError, Denied, InvalidInput, NotFound
 from appswitch.interceptor.decision import Ages
 from appswitch.model import App, Snapshot, VService
@@ -65,6 +66,9 @@ class State(Protocol):
 
     async def bpf(self, seconds: float) -> Sequence[BpfView]:
         """See `bpf.Bpf.views`.  Raises Unsupported."""
+
+    def unsupported(self) -> Sequence[UnsupportedView]:
+        """What Istiod asks for and is not done."""
 
     def health(self) -> view.Health:
         """The daemon's own state."""
@@ -118,6 +122,7 @@ class _Handlers:
             "listBackends": self._view(state.backends),
             "listBpf": self._bpf,
             "listVservices": self._view(view.vservice_views),
+            "listUnsupported": self._list(state.unsupported),
             "listProxies": self._list(state.proxies),
             "listDrivers": self._list(state.drivers),
             "createVservice": self._create,

@@ -294,6 +294,7 @@ class Daemon:
         return IstioLink(
             settings.options(snapshot.node_ip, snapshot.node),
             state.apply_istio,
+            state.keep_unsupported,
             self._log,
             (beside(profile.cpu, "istio"), beside(profile.memory, "istio")),
         )

@@ -61,6 +61,8 @@ class IstioAgent:
     """Called on the event loop; when it returns, the push is acknowledged."""
     log: Log
     environ: Mapping[str, str] = field(default_factory=dict)
+    report: Callable[[tuple[Unsupported, ...]], None] = lambda _: None
+    """Hears what is asked for and not done, whenever that changes."""
     connected_now: bool = False
     table: IstioTable = field(default_factory=IstioTable)
     """The last one handed over."""
@@ -173,5 +175,6 @@ class IstioAgent:
                 rows=len({item.name for item in changed}),
             )
         if before.unsupported != self.table.unsupported:
+            self.report(self.table.unsupported)
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.table.counts().items())
             self.log(Event.ISTIO_UNSUPPORTED, count=len(self.table.unsupported), text=kinds)

@@ -14,6 +14,7 @@ from pathlib import Path
 from appswitch.agent import istio_wire as wire
 from appswitch.agent.istio_options import IstioOptions, encode
 from appswitch.agent.logs import Log
+from appswitch.agent.resource_unsupported import Row
 from appswitch.errors import Unavailable
 from appswitch.model import VService
 
@@ -25,6 +26,8 @@ class IstioLink:
     options: IstioOptions
     apply: Callable[[tuple[VService, ...], wire.Names], Awaitable[None]]
     """Puts a table in force; the push is acknowledged when it returns."""
+    report: Callable[[tuple[Row, ...]], None]
+    """Hears what Istiod asks for and is not done."""
     log: Log
     profiles: tuple[Path | None, Path | None] = (None, None)
     """Files of the agent's own CPU and memory profile."""
@@ -62,6 +65,8 @@ class IstioLink:
                 return
             if report.event:
                 self.log.note(report.event, **report.fields)
+            if report.unsupported is not None:
+                self.report(report.unsupported)
             if report.change is not None:
                 await self.apply(*merger.merge(report.change))
                 writer.write(wire.TAKEN)

@@ -24,6 +24,7 @@ from appswitch.agent.istio_options import IstioOptions, decode
 from appswitch.agent.logs import Event, Log, plain
 from appswitch.agent.profiling import Profile, kept, profiled
 from appswitch.errors import Unavailable
+from appswitch.xds.resources import Unsupported
 
 DEADLINE: Final = 60.0
 """Seconds until the daemon has a table in force; a first one of 10,000 services takes it about two."""
@@ -53,6 +54,11 @@ class Line(Log):
             raise Unavailable(f"the daemon does not take a table: {error}") from error
         raise Unavailable("the daemon has gone")
 
+    def unsupported(self, items: tuple[Unsupported, ...]) -> None:
+        """Hand over what is asked for and not done.  Raises Unavailable."""
+        rows = tuple((item.field, item.resource, item.instead) for item in items)
+        self._send(wire.Report(wire.VERSION, unsupported=rows))
+
     def _send(self, report: wire.Report) -> None:
         try:
             self._sock.sendall(wire.frame(report))
@@ -74,7 +80,7 @@ async def run(descriptor: int, options: IstioOptions, profile: Profile) -> None:
         # Nothing but answers comes, and `apply` takes those at once: what is readable here is the end.
         asyncio.get_running_loop().add_reader(sock, end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
-        await IstioAgent(options, line.apply, line, os.environ).run()
+        await IstioAgent(options, line.apply, line, os.environ, line.unsupported).run()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -36,10 +36,12 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A change of the table, or an event for the log."""
+    """A change of the table, of what is not done, or an event for the log."""
 
     version: int = 0
     change: Change | None = None
+    unsupported: tuple[tuple[str, str, str], ...] | None = None
+    """All that is asked for and not done, as `resource_unsupported.Row`; None: as before."""
     event: str = ""
     fields: dict[str, str | int | float | bool | None] = {}
 

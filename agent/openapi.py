@@ -15,6 +15,7 @@ from appswitch.agent import resources as view
 from appswitch.agent.requests import NewApp, NewVService
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_unsupported import UnsupportedView
 
 Json = dict[str, Any]
 
@@ -127,6 +128,13 @@ ENDPOINTS: Final = (
                 "Have the kernel count runs for so long (0 to 60), and tell those; Unix socket only",
             ),
         ),
+    ),
+    Endpoint(
+        "listUnsupported",
+        "GET",
+        "/v1/unsupported",
+        "What Istiod asks for and is not done",
+        list[UnsupportedView],
     ),
     Endpoint("listProxies", "GET", "/v1/proxies", "Relays of gateways", list[view.ProxyView]),
     Endpoint("listDrivers", "GET", "/v1/drivers", "Drivers, usable here or not", list[view.DriverView]),

@@ -18,6 +18,7 @@ import msgspec
 from appswitch.agent import resources as view
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_unsupported import UnsupportedView
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
@@ -198,6 +199,17 @@ KINDS: Final = (
             Column("MEMORY", lambda row: _size(row.memory)),
         ),
         lambda row: str(row.name),
+    ),
+    Kind(
+        "unsupported",
+        UnsupportedView,
+        (
+            attribute("FIELD", "field"),
+            attribute("RESOURCE", "resource"),
+            Column("INSTEAD", lambda row: row.instead or "-"),
+            Column("SINCE", lambda row: _ago(row.seconds)),
+        ),
+        lambda row: f"{row.field}/{row.resource}",
     ),
     Kind(
         "proxies",

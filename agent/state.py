@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appswitch.agent import backends, drivers
+from appswitch.agent import backends, drivers, resource_unsupported
 from appswitch.agent.attach import Attachments
 from appswitch.agent.bpf import Bpf
 from appswitch.agent.journal import Journal, Names
@@ -19,6 +19,7 @@ from appswitch.agent.registry import Registry
 from appswitch.agent.requests import Attachment
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_unsupported import UnsupportedView
 from appswitch.agent.resources import DriverView, Health, ProxyView, SocketView, TableView
 from appswitch.agent.seams import CountersLike
 from appswitch.agent.sockets import read_sockets
@@ -51,6 +52,7 @@ class NodeState:
     """For netlink (pyroute2 runs an event loop of its own, which ours does not bear) and for saving."""
     _unsaved: tuple[tuple[VService, ...], Names] | None = None
     _saving: bool = False
+    _unsupported: dict[resource_unsupported.Row, float] = field(default_factory=dict)
 
     def snapshot(self) -> Snapshot:
         """The registry's present state."""
@@ -74,6 +76,14 @@ class NodeState:
     async def bpf(self, seconds: float) -> Sequence[BpfView]:
         """The kernel's statistics; see `bpf.py`."""
         return await self.statistics.views(seconds)
+
+    def unsupported(self) -> Sequence[UnsupportedView]:
+        """What Istiod asks for and is not done."""
+        return resource_unsupported.views(self._unsupported, time.monotonic())
+
+    def keep_unsupported(self, rows: tuple[resource_unsupported.Row, ...]) -> None:
+        """All of it, as of now."""
+        self._unsupported = resource_unsupported.since(rows, self._unsupported, time.monotonic())
 
     def proxies(self) -> Sequence[ProxyView]:
         """None yet: nothing is relayed on one node."""

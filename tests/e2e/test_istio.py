@@ -83,6 +83,9 @@ def test_bookinfo(mesh_node: Node, mode: list[str], dialogue: str) -> None:
     node.start_daemon()
     node.wait(lambda: len(node.get("vservices")) == 6, "the first push", 30)
     assert len([each for each in node.events("note") if "delta xDS" in each["text"]]) == (dialogue == "sotw")
+    undone = {row["field"]: row for row in node.get("unsupported")}
+    assert {"cluster.connect_timeout", "cluster.lb_policy"} <= set(undone)
+    assert 0 <= undone["cluster.lb_policy"]["seconds"] < 120
     for name, address in (("v1", "31"), ("v2", "32"), ("v3", "33"), ("v3b", "34")):
         start_echo(node, *mode, name=name, ip=f"10.244.1.{address}", port=9080)
     held = node.start(*mode, *DIAL, "hold", REVIEWS, "9080", stdin=subprocess.PIPE)

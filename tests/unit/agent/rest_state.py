@@ -16,12 +16,13 @@ import aiohttp
 import msgspec
 from fakes import FakeStatistics
 
-from appswitch.agent import backends, drivers
+from appswitch.agent import backends, drivers, resource_unsupported
 from appswitch.agent import resources as view
 from appswitch.agent.bpf import Bpf
 from appswitch.agent.requests import Attachment
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_unsupported import UnsupportedView
 from appswitch.agent.rest import Rest
 from appswitch.errors import Conflict, NotFound
 from appswitch.interceptor.counters import Count, Edge, Failures
@@ -111,6 +112,11 @@ class MemoryState:
 
     async def bpf(self, seconds: float) -> list[BpfView]:
         return await Bpf(FakeStatistics(), lambda: {"groups": (5, 131072)}).views(seconds)
+
+    def unsupported(self) -> list[UnsupportedView]:
+        return resource_unsupported.views(
+            {("cluster.lb_policy", "outbound|80||web", "LEAST_REQUEST"): 0.0}, 75.0
+        )
 
     def proxies(self) -> tuple[view.ProxyView, ...]:
         return self.relays

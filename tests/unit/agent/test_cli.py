@@ -14,6 +14,7 @@ from unit.agent.rest_state import MemoryState, daemon, manual_node1, manual_serv
 
 from appswitch.agent import cli
 from appswitch.agent.cli_args import DEFAULT_RUN_DIR
+from appswitch.agent.render import KINDS
 from appswitch.agent.settings import DEFAULT_RUN_DIR as SETTINGS_RUN_DIR
 
 Capture = pytest.CaptureFixture[str]
@@ -151,7 +152,7 @@ def test_run_dir_flag_wins(tmp_path: Path, capsys: Capture) -> None:
 
 def test_formats(run_dir: Path, capsys: Capture) -> None:
     with daemon(MemoryState(manual_node1()), run_dir):
-        for resource in ("apps", "servers", "sockets", "vservices", "proxies", "drivers", "backends", "bpf"):
+        for resource in (kind.name for kind in KINDS):
             assert ax(f"get {resource} -o json") == 0
             plain = json.loads(capsys.readouterr().out)
             assert ax(f"get {resource} --output=yaml") == 0

@@ -19,7 +19,7 @@ from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput, UsageError
 from appswitch.xds.recording import Recording, Step, load
 from appswitch.xds.replay import ReplayServer
-from appswitch.xds.resources import EDS
+from appswitch.xds.resources import EDS, Unsupported
 
 BOOKINFO = Path(__file__).resolve().parents[3] / "istio-samples" / "bookinfo" / "recording"
 NODE = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
@@ -47,6 +47,7 @@ class Tables:
 
     def __init__(self) -> None:
         self.all: list[IstioTable] = []
+        self.unsupported: list[tuple[Unsupported, ...]] = []
         self._moved = asyncio.Event()
 
     def apply(self, table: IstioTable) -> None:
@@ -66,6 +67,7 @@ async def running(recording: Recording) -> AsyncIterator[tuple[ReplayServer, Ist
     server, tables, logger = ReplayServer(recording), Tables(), Logger()
     port = await server.start()
     agent = IstioAgent(IstioOptions(f"127.0.0.1:{port}", NODE), tables.apply, Log(logger))
+    agent.report = tables.unsupported.append
     task = spawn("istio", agent.run())
     try:
         yield server, agent, tables, logger
@@ -98,6 +100,7 @@ def test_the_first_table_is_whole_and_each_change_is_applied_once() -> None:
             assert [fields["count"] for fields in logger.of("istio.applied")] == [6, 6]
             assert logger.of("istio.applied")[1]["rows"] == 1
             # said once, for as long as it stays the same
+            assert tables.unsupported == [agent.table.unsupported]
             assert len(logger.of("istio.unsupported")) == 1
             assert logger.of("istio.unsupported")[0]["count"] == sum(agent.table.counts().values())
             assert "cluster.lb_policy 11" in logger.of("istio.unsupported")[0]["text"]

@@ -21,6 +21,7 @@ from appswitch.agent import resources as view
 from appswitch.agent.cli_get import find_kind
 from appswitch.agent.render import KINDS, readable, render, table, width
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_unsupported import since, views
 from appswitch.errors import UsageError
 from appswitch.interceptor.counters import Count, Edge, EdgeKind
 from appswitch.model import Backend, BindScope, Class, Expose, Labels, Protocol, Service, Snapshot
@@ -173,6 +174,18 @@ def test_bpf() -> None:
         "map      pool         10  -         -     -            -       -        32768     128K",
     ]
     assert shown("bpf", rows, "name") == ["ax_connect4", "ax_bind4", "ports", "pool"]
+
+
+def test_unsupported() -> None:
+    item = ("cluster.lb_policy", "outbound|80||web", "LEAST_REQUEST")
+    rows = since([item, ("route.timeout", "80/web", "")], {item: 10.0}, 200.0)
+    assert shown("unsupported", views(rows, 205.0)) == [
+        "FIELD              RESOURCE          INSTEAD        SINCE",
+        "------------------------------------------------------------",
+        "cluster.lb_policy  outbound|80||web  LEAST_REQUEST  3m ago",
+        "route.timeout      80/web            -              5.0s ago",
+    ]
+    assert since([], rows, 300.0) == {}
 
 
 def test_loopback_services_are_sockets_but_no_servers() -> None:

@@ -1,0 +1,37 @@
+"""What REST answers and `ax get unsupported` shows: what Istiod asks for and is not done.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+
+class UnsupportedView(msgspec.Struct, frozen=True, kw_only=True):
+    """One field of one resource."""
+
+    field: str
+    """Proto path below the resource, e.g. `cluster.outlier_detection`."""
+    resource: str
+    """Name of the resource, with the virtual host or route where there is one."""
+    instead: str
+    """What happens instead, or the value that was asked for."""
+    seconds: float
+    """How long it has been so, as far as this daemon knows."""
+
+
+Row = tuple[str, str, str]
+"""Field, resource, instead."""
+
+
+def since(rows: Iterable[Row], before: Mapping[Row, float], now: float) -> dict[Row, float]:
+    """When each row was first there; `now` for those that were not there before."""
+    return {row: before.get(row, now) for row in rows}
+
+
+def views(rows: Mapping[Row, float], now: float) -> list[UnsupportedView]:
+    """In the order of `rows`."""
+    return [
+        UnsupportedView(field=field, resource=resource, instead=instead, seconds=max(now - begun, 0.0))
+        for (field, resource, instead), begun in rows.items()
+    ]
