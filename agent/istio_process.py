@@ -56,7 +56,7 @@ class Line(Log):
 
     def unsupported(self, items: tuple[Unsupported, ...]) -> None:
         """Hand over what is asked for and not done.  Raises Unavailable."""
-        rows = tuple((item.field, item.resource, item.instead) for item in items)
+        rows = tuple((item.field, item.resource, item.object, item.instead) for item in items)
         self._send(wire.Report(wire.VERSION, unsupported=rows))
 
     def _send(self, report: wire.Report) -> None:

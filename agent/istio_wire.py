@@ -40,7 +40,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
     version: int = 0
     change: Change | None = None
-    unsupported: tuple[tuple[str, str, str], ...] | None = None
+    unsupported: tuple[tuple[str, str, str, str], ...] | None = None
     """All that is asked for and not done, as `resource_unsupported.Row`; None: as before."""
     event: str = ""
     fields: dict[str, str | int | float | bool | None] = {}

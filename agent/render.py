@@ -206,6 +206,7 @@ KINDS: Final = (
         (
             attribute("FIELD", "field"),
             attribute("RESOURCE", "resource"),
+            Column("OBJECT", lambda row: row.object or "-"),
             Column("INSTEAD", lambda row: row.instead or "-"),
             Column("SINCE", lambda row: _ago(row.seconds)),
         ),

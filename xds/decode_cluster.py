@@ -10,7 +10,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
-from appswitch.xds.leftover import Leftover
+from appswitch.xds.leftover import Leftover, owner
 from appswitch.xds.resources import (
     BLACKHOLE,
     PASSTHROUGH,
@@ -55,7 +55,7 @@ def cluster(value: bytes) -> Cluster:
     discovery = _discovery(message)
     if message.name.startswith("inbound|") or message.name in _BUILT_IN:
         return Cluster(message.name, discovery)
-    left = Leftover(message.name)
+    left = Leftover(message.name, owner(message.metadata))
     left.fields("cluster", message, _CLUSTER_FIELDS)
     timeout = message.connect_timeout
     if timeout.seconds or timeout.nanos:

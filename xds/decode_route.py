@@ -6,7 +6,7 @@ from typing import Any
 
 from envoy.config.route.v3 import route_pb2
 
-from appswitch.xds.leftover import Leftover
+from appswitch.xds.leftover import Leftover, owner
 from appswitch.xds.resources import Route, RouteConfig, VirtualHost, Weighted
 
 _CONFIG_FIELDS = frozenset(
@@ -49,6 +49,7 @@ def convert(message: Any) -> RouteConfig:
             seen.add(domain.lower())
         if host.name in _QUIET_HOSTS:
             continue
+        left.owner = owner(host.metadata)
         left.fields("virtual_host", host, _HOST_FIELDS, host.name)
         routes = tuple(_route(item, left, host.name) for item in host.routes)
         hosts.append(VirtualHost(host.name, tuple(host.domains), routes))
@@ -56,6 +57,7 @@ def convert(message: Any) -> RouteConfig:
 
 
 def _route(message: Any, left: Leftover, within: str) -> Route:
+    left.owner = owner(message.metadata)
     left.fields("route", message, _ROUTE_FIELDS, within)
     for key in message.typed_per_filter_config:
         left.add(f"route.typed_per_filter_config.{key}", within=within)

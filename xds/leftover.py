@@ -7,18 +7,32 @@ from typing import Any
 from appswitch.xds.resources import Unsupported
 
 
+def owner(metadata: Any) -> str:
+    """The Istio object that a resource was made from, as `KIND NAMESPACE/NAME`, or "".
+
+    Istiod writes `/apis/GROUP/VERSION/namespaces/NAMESPACE/KIND/NAME` (filter_metadata `istio`, `config`).
+    """
+    if "istio" not in metadata.filter_metadata:
+        return ""
+    fields = metadata.filter_metadata["istio"].fields
+    parts = fields["config"].string_value.split("/") if "config" in fields else []
+    return f"{parts[6]} {parts[5]}/{parts[7]}" if len(parts) == 8 and parts[4] == "namespaces" else ""
+
+
 class Leftover:
     """Collects the unsupported fields of one resource."""
 
-    def __init__(self, resource: str) -> None:
+    def __init__(self, resource: str, owner: str = "") -> None:
         """`resource` is the name under which they are reported."""
         self._resource = resource
+        self.owner = owner
+        """The Istio object of what is looked at."""
         self._found: dict[Unsupported, None] = {}
 
     def add(self, field: str, instead: str = "", within: str = "") -> None:
         """Report one field; `within` names a part of the resource."""
         resource = f"{self._resource}/{within}" if within else self._resource
-        self._found[Unsupported(field, resource, instead)] = None
+        self._found[Unsupported(field, resource, instead, self.owner)] = None
 
     def fields(self, prefix: str, message: Any, known: frozenset[str], within: str = "") -> None:
         """Report every field that is set in `message` and not in `known`."""

@@ -34,6 +34,8 @@ class Unsupported:
     """Name of the resource, with the virtual host or route where there is one."""
     instead: str = ""
     """What happens instead, or the value that was asked for."""
+    object: str = ""
+    """Of Istio, that asks for it, where Istiod names it: `KIND NAMESPACE/NAME`."""
 
 
 class Discovery(Enum):

@@ -83,7 +83,7 @@ class Translator:
         return Translation(
             tuple(vservice for _, vservice in self._made.values()),
             names.answers(config.names, self._namespace, self._domain),
-            tuple(sorted(found, key=lambda item: (item.field, item.resource, item.instead))),
+            tuple(sorted(found, key=lambda item: (item.field, item.resource, item.instead, item.object))),
             work.outbound,
         )
 

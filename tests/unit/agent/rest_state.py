@@ -115,7 +115,7 @@ class MemoryState:
 
     def unsupported(self) -> list[UnsupportedView]:
         return resource_unsupported.views(
-            {("cluster.lb_policy", "outbound|80||web", "LEAST_REQUEST"): 0.0}, 75.0
+            {("cluster.lb_policy", "outbound|80||web", "", "LEAST_REQUEST"): 0.0}, 75.0
         )
 
     def proxies(self) -> tuple[view.ProxyView, ...]:

@@ -177,13 +177,13 @@ def test_bpf() -> None:
 
 
 def test_unsupported() -> None:
-    item = ("cluster.lb_policy", "outbound|80||web", "LEAST_REQUEST")
-    rows = since([item, ("route.timeout", "80/web", "")], {item: 10.0}, 200.0)
+    item = ("cluster.lb_policy", "outbound|80||web", "destination-rule shop/web", "LEAST_REQUEST")
+    rows = since([item, ("route.timeout", "80/web", "", "")], {item: 10.0}, 200.0)
     assert shown("unsupported", views(rows, 205.0)) == [
-        "FIELD              RESOURCE          INSTEAD        SINCE",
-        "------------------------------------------------------------",
-        "cluster.lb_policy  outbound|80||web  LEAST_REQUEST  3m ago",
-        "route.timeout      80/web            -              5.0s ago",
+        "FIELD              RESOURCE          OBJECT                     INSTEAD        SINCE",
+        "---------------------------------------------------------------------------------------",
+        "cluster.lb_policy  outbound|80||web  destination-rule shop/web  LEAST_REQUEST  3m ago",
+        "route.timeout      80/web            -                          -              5.0s ago",
     ]
     assert since([], rows, 300.0) == {}
 
