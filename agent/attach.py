@@ -20,7 +20,7 @@ from appswitch.agent.journal import AppRecord
 from appswitch.agent.lifecycle import ID_BASE, Apps, Parts, flags_of
 from appswitch.agent.logs import Event
 from appswitch.agent.requests import Attachment
-from appswitch.errors import Conflict, NotFound, Unavailable, Unsupported, UsageError
+from appswitch.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported, UsageError
 from appswitch.interceptor import netns, sock_diag
 from appswitch.model import App
 
@@ -66,11 +66,15 @@ class Attachments:
         """Connections that exist go on.  `which`: AppId, name, or a target.  Raises NotFound, Conflict."""
         app = self._named(which)
         if app is None:
-            path = await asyncio.to_thread(self._around.find, which, self._root)
+            try:
+                path = await asyncio.to_thread(self._around.find, which, self._root)
+            except (NotFound, InvalidInput):  # its words are for those who attach
+                raise NotFound(f"{which!r} is no app (see: ax get apps)") from None
             app = next((each for each in self._all() if self._root / each.cgroup.lstrip("/") == path), None)
-        if app is None or not app.attached:
-            found = f"app {app.id_text} was not attached: it ends with its program" if app else "is no app"
-            raise Conflict(f"{which}: {found} (see: ax get apps)") if app else NotFound(f"{which} {found}")
+        if app is None:
+            raise NotFound(f"{which!r} is no app (see: ax get apps)")
+        if not app.attached:
+            raise Conflict(f"{which}: app {app.id_text} was not attached: it ends with its program")
         self._.kernel.detach(self._root / app.cgroup.lstrip("/"))
         self._apps.end(app.id, Event.APP_DETACHED)
         return app

@@ -67,7 +67,7 @@ class Rest:
         except OSError as error:
             await self.close()
             raise Conflict(
-                f"REST port {self._port} cannot be listened on ({error.strerror}): "
+                f"REST port {self._port} cannot be listened on ({os.strerror(error.errno or 0)}): "
                 "choose another with --rest-port, or 0 for none"
             ) from error
         self._serve(listener, public, MAX_PUBLIC)

@@ -39,7 +39,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     given.update({_variable(flag): value for flag, value in flags.items()})
     for later in LATER:
         if later.variable in given:
-            raise UsageError(f"{given[later.variable].source}: {later.flag[2:]} comes with a later release")
+            raise UsageError(f"{given[later.variable].source}: comes with a later release")
     settings: Settings = _build(Settings, given)
     _check_istio(settings.istio, given)
     return settings
