@@ -105,6 +105,8 @@ class IstioAgent:
 
     def connected(self) -> None:
         """A stream is open."""
+        if self.connected_now:
+            return  # asked again at once, or in the other dialogue
         self.connected_now = True
         self.log(Event.ISTIO_CONNECTED, target=self.options.target)
 
@@ -164,7 +166,8 @@ class IstioAgent:
             self.table.names,
             self.table.outbound,
         )
-        if not same or not self._applied:  # the first one counts even if it is empty: it may end an older one
+        first = not self._applied
+        if not same or first:  # the first one counts even if it is empty: it may end an older one
             self._applied = True
             self.apply(self.table)
             changed = set(before.vservices).symmetric_difference(self.table.vservices)
@@ -174,7 +177,7 @@ class IstioAgent:
                 count=len(self.table.vservices),
                 rows=len({item.name for item in changed}),
             )
-        if before.unsupported != self.table.unsupported:
+        if before.unsupported != self.table.unsupported or first:
             self.report(self.table.unsupported)
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.table.counts().items())
             self.log(Event.ISTIO_UNSUPPORTED, count=len(self.table.unsupported), text=kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,6 +12,8 @@ from appswitch.errors import InvalidInput
 
 DELTA: Final = "delta"
 SOTW: Final = "sotw"
+META_KEY: Final = re.compile(r"(?!LABELS$)[A-Z][A-Z0-9_]*")
+"""Metadata that is text.  LABELS is an object: as text it ends each stream."""
 META_PREFIX: Final = "ISTIO_META_"
 """Variables that become node metadata, as in Istio's own agent."""
 
@@ -68,7 +71,7 @@ def metadata(options: IstioOptions, environ: Mapping[str, str]) -> dict[str, str
     found = {
         name.removeprefix(META_PREFIX): value
         for name, value in environ.items()
-        if name.startswith(META_PREFIX) and name != META_PREFIX
+        if name.startswith(META_PREFIX) and META_KEY.fullmatch(name.removeprefix(META_PREFIX))
     }
     if account := environ.get("SERVICE_ACCOUNT"):
         found["SERVICE_ACCOUNT"] = account

@@ -118,7 +118,9 @@ class DnsSettings:
 class IstioSettings:
     """The Istio agent."""
 
-    target: str = option("--istio", "", parse.host_port, "host:port", "Istiod's plain-text xDS address")
+    target: str = option(
+        "--istio", "", parse.host_port, "host:port", "Istiod's xDS address (TLS: with --istio-ca-cert)"
+    )
     """Empty: no Istio."""
     node_id: str = option(
         "--istio-node-id", "", parse.istio_node_id, "id", "xDS node id: TYPE~IP~POD.NAMESPACE~DOMAIN"

@@ -7,11 +7,12 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from math import ceil
 from pathlib import Path
 
+from appswitch.agent.istio_options import META_KEY
+
 _WORD = re.compile(r"[^\s~,=]+")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _PART = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"{_PART}(\.{_PART})*")
-_META = re.compile(r"[A-Z][A-Z0-9_]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 _SWITCHES = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
@@ -185,10 +186,10 @@ def metadata(text: str) -> tuple[tuple[str, str], ...]:
     pairs = []
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")
-        if not equals or not _META.fullmatch(key):
-            raise ValueError(f"has {part.strip()!r}, which is no KEY=VALUE")
         if key == "LABELS":
             raise ValueError("has LABELS, which is no text but an object")
+        if not equals or not META_KEY.fullmatch(key):
+            raise ValueError(f"has {part.strip()!r}, which is no KEY=VALUE")
         pairs.append((key, value))
     return tuple(pairs)
 

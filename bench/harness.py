@@ -83,7 +83,7 @@ def probe(target: Path) -> str:
     if os.uname().machine != "x86_64":
         command[command.index("x86_64-linux-musl")] = f"{os.uname().machine}-linux-musl"
     env = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(target / "zig")}
-    subprocess.run([*command, str(source), "-o", str(binary)], check=True, timeout=120, env=env)
+    subprocess.run([*command, str(source), "-o", str(binary)], check=True, timeout=600, env=env)
     return str(binary)
 
 

@@ -26,6 +26,7 @@ from appswitch.xds.resources import (
     Cluster,
     Listener,
     NameTable,
+    Refusal,
     Resource,
     Response,
     RouteConfig,
@@ -170,8 +171,12 @@ class HeldType:
     """Of each resource in force, where the server says one."""
     errors: tuple[tuple[str, str], ...] = ()
     """What was wrong with the last response."""
-    withheld: dict[str, str] = field(default_factory=dict)
-    """Why the server does not send a resource, until it does."""
+    withheld: dict[str, Refusal] = field(default_factory=dict)
+    """Why the server does not send what was asked for, until it does."""
+
+    def absent(self) -> list[str]:
+        """What was asked for, and the server says is not there, or not for us."""
+        return [name for name, refusal in self.withheld.items() if refusal.code in ABSENT]
 
     def drop(self, name: str) -> bool:
         """Whether it was there."""
@@ -211,13 +216,14 @@ class Held:
         self.types = {url: HeldType() for url in ORDER}
 
     def config(self) -> Config:
-        """What translation sees of it."""
+        """What translation sees of it: what the server refuses to send has nothing behind it."""
         held = {url: state.resources for url, state in self.types.items()}
+        absent = {url: self.types[url].absent() for url in (EDS, RDS)}
         return Config(
             cast("dict[str, Cluster]", dict(held[CDS])),
-            cast("dict[str, Assignment]", dict(held[EDS])),
+            cast("dict[str, Assignment]", held[EDS] | {name: Assignment(name, ()) for name in absent[EDS]}),
             cast("dict[str, Listener]", dict(held[LDS])),
-            cast("dict[str, RouteConfig]", dict(held[RDS])),
+            cast("dict[str, RouteConfig]", held[RDS] | {name: RouteConfig(name, ()) for name in absent[RDS]}),
             cast("NameTable | None", held[NDS].get("")),
             tuple((SHORT[url], state.version) for url, state in self.types.items()),
             self._awaited(),
@@ -227,7 +233,9 @@ class Held:
         awaited = [SHORT[url] for url in (CDS, LDS) if not self.types[url].arrived]
         for url in (EDS, RDS):
             state = self.types[url]
-            awaited += [name for name in state.names if name not in state.resources | state.withheld]
+            awaited += [
+                name for name in state.names if name not in state.resources and name not in state.withheld
+            ]
         return tuple(awaited)
 
     def wanted(self, parent: str) -> tuple[str, ...]:
@@ -253,13 +261,14 @@ class Held:
         state = self.types[response.type_url]
         found, errors, unnamed = self._open_all(state, response)
         # An unreadable name may be that of anything known: then nothing is taken for absent.
-        gone = set(response.removed)
+        gone = set(response.removed) - set(errors)
         if whole and not unnamed:
             gone |= set(state.resources) - set(found) - set(errors)
         gone |= {refusal.name for refusal in response.refusals if refusal.code in ABSENT}
         changed = self._replace(state, response.type_url in WILDCARD, found, gone)
         state.arrived = state.arrived or bool(found) or not errors
-        told = self._hear(state, response)
+        heard = self._hear(state, response.type_url in WILDCARD, response, found)
+        told: list[Command] = [Withheld(response.type_url, heard)] if heard else []
         listed = tuple(sorted(errors.items()))
         if not errors:
             state.version = response.version
@@ -267,7 +276,7 @@ class Held:
             told.append(Rejected(response.type_url, response.version, listed))
         state.errors = listed
         text = "; ".join(f"{name}: {reason}" for name, reason in listed)
-        return Taken(changed, text[:MAX_ERROR], tuple(told))
+        return Taken(changed or bool(heard), text[:MAX_ERROR], tuple(told))
 
     def _open_all(
         self, state: HeldType, response: Response
@@ -326,11 +335,24 @@ class Held:
         return changed
 
     @staticmethod
-    def _hear(state: HeldType, response: Response) -> list[Command]:
-        """What the server says of resources that it does not send."""
-        before = dict(state.withheld)
-        for refusal in response.refusals:
-            state.withheld[refusal.name] = refusal.reason
-        if state.withheld == before or not response.refusals:
-            return []
-        return [Withheld(response.type_url, tuple(sorted(state.withheld.items())))]
+    def _hear(
+        state: HeldType, wildcard: bool, response: Response, found: dict[str, _Found]
+    ) -> tuple[tuple[str, str], ...]:
+        """What is new of what the server says it does not send: (resource, reason).
+
+        Kept for what was asked for by name; of a wildcard type, where a server may name anything, of the
+        last response.
+        """
+        before = state.withheld
+        fresh = {refusal.name: refusal for refusal in response.refusals if refusal.name not in found}
+        if wildcard:
+            state.withheld = fresh
+        else:
+            asked = {name: refusal for name, refusal in fresh.items() if name in state.names}
+            kept = {name: refusal for name, refusal in before.items() if name not in response.removed}
+            state.withheld = kept | asked
+        return tuple(
+            (name, refusal.reason)
+            for name, refusal in sorted(state.withheld.items())
+            if before.get(name) != refusal
+        )

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,7 +75,7 @@ class Listener(Protocol):
 
 LOST_WORDS = "Internal error from Core"
 """What grpc.aio says of a call that the server ended as we wrote, whatever the server said."""
-LISTEN = 0.25
+LISTEN = 0.5
 """Seconds before each request of a stream on which the server's words shall be heard, until it answers."""
 
 
@@ -95,39 +96,42 @@ class Client:
     async def run(self) -> None:
         """Run until cancelled.  What was received stays in force over every outage."""
         backoff = Backoff(self.uniform)
-        wordless = False
+        wordless = spoke = False
         while True:
-            answered = [False]
+            answered = asyncio.Event()
             try:
-                reason = await self._stream(answered, LISTEN if wordless else 0.0)
+                reason = await self._stream(answered, slow=wordless)
             except grpc.aio.AioRpcError as error:
                 # A server that refuses at once can overtake our next request: grpcio then loses the
                 # server's words.  Asked again, once and slowly, it says them.
-                if error.details() == LOST_WORDS and not (answered[0] or wordless):
+                if error.details() == LOST_WORDS and not (answered.is_set() or wordless):
                     wordless = True
                     self.ads.handle(Disconnected())
                     continue
                 reason = f"{error.code().name}: {error.details()}"
                 if advice := self.transport.advice(error.code(), error.details() or "", time.time()):
                     reason += f" ({advice})"
-                unknown = error.code() is grpc.StatusCode.UNIMPLEMENTED
-                if unknown and self.fall_back and isinstance(self.ads, Delta):
-                    wordless = False
-                    self.ads = Sotw(self.ads.held)
-                    self.listener.fell_back(reason)
-                    continue
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED and self.fall_back and not spoke:
+                    # Of something between, such as a gateway without a server, it may not be the truth.
+                    if isinstance(self.ads, Delta):
+                        wordless = False
+                        self.ads = Sotw(self.ads.held)
+                        self.listener.fell_back(reason)
+                        continue
+                    self.ads = Delta(self.ads.held)
             except (InvalidInput, Unavailable) as error:
                 reason = str(error)
             wordless = False
+            spoke = spoke or answered.is_set()
             self.ads.handle(Disconnected())
-            delay = backoff.after(answered[0])
+            delay = backoff.after(answered.is_set())
             self.listener.disconnected(reason, delay)
             await self.sleep(delay)
 
-    async def _stream(self, answered: list[bool], pause: float) -> str:
-        """One stream, to its end; why it ended.  `answered[0]` becomes true with the first response.
+    async def _stream(self, answered: asyncio.Event, *, slow: bool) -> str:
+        """One stream, to its end; why it ended.  `answered` is set by the first response.
 
-        `pause`: seconds before each request until then.
+        `slow`: a pause before each request until then.
         """
         metadata = self.transport.metadata()
         async with self.transport.channel(OPTIONS) as channel:
@@ -135,13 +139,13 @@ class Client:
             outgoing: asyncio.Queue[bytes] = asyncio.Queue()
             method = DELTA_METHOD if isinstance(self.ads, Delta) else SOTW_METHOD
             call = channel.stream_stream(f"/{SERVICE}/{method}")(
-                _drain(outgoing, pause, answered), metadata=metadata
+                _drain(outgoing, answered, slow=slow), metadata=metadata
             )
             if ready:  # else the call itself fails at once, and says why better than we could
                 self.listener.connected()
             await self._obey(self.ads.handle(Connected()), outgoing)
             async for data in call:
-                answered[0] = True
+                answered.set()
                 # A 9 MB push takes tenths of a second to open: not on the event loop.
                 commands = await asyncio.to_thread(self._receive, data)
                 await self._obey(commands, outgoing)
@@ -179,9 +183,12 @@ class Client:
                     pass
 
 
-async def _drain(outgoing: asyncio.Queue[bytes], pause: float, answered: list[bool]) -> AsyncIterator[bytes]:
+async def _drain(
+    outgoing: asyncio.Queue[bytes], answered: asyncio.Event, *, slow: bool
+) -> AsyncIterator[bytes]:
     while True:
         data = await outgoing.get()
-        if pause and not answered[0]:
-            await asyncio.sleep(pause)
+        if slow and not answered.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(answered.wait(), LISTEN)
         yield data

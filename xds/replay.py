@@ -46,6 +46,8 @@ class _Stream:
     sent: dict[str, set[str]] = field(default_factory=dict)
     """Names of EDS and RDS that it was ever sent."""
     pending: dict[str, asyncio.Future[Answer]] = field(default_factory=dict)
+    gone: dict[str, set[str]] = field(default_factory=dict)
+    """Delta: of types whose first request is not answered, what the client has and is no more."""
     last: dict[str, str] = field(default_factory=dict)
     """The nonce last sent of each type."""
     before: dict[str, str] = field(default_factory=dict)
@@ -288,10 +290,10 @@ class DeltaReplayServer(ReplayServer):
         names -= set(request.resource_names_unsubscribe)
         names |= subscribe
         stream.sent[url] = stream.sent.get(url, set()) & names - subscribe
-        gone = set(request.initial_resource_versions) - set(self._parts.get(url, {}))
+        if first:  # Istiod answers the first request of a type even where there is nothing
+            stream.gone[url] = set(request.initial_resource_versions) - set(self._parts.get(url, {}))
         if not self._pushing:
-            # Istiod answers the first request of a type even where there is nothing.
-            await self._update(stream, url, self._unsent(stream, url), gone, always=first)
+            await self._complete(stream)
 
     def _unsent(self, stream: _Stream, url: str) -> set[str]:
         """What there is, the client wants, and has not got."""
@@ -299,11 +301,7 @@ class DeltaReplayServer(ReplayServer):
         wanted = there & stream.names.get(url, set()) if url in _PARTIAL else there
         return wanted - stream.sent.get(url, set())
 
-    async def _update(
-        self, stream: _Stream, url: str, names: set[str], gone: set[str], *, always: bool = False
-    ) -> None:
-        if not (names or gone or always):
-            return
+    async def _update(self, stream: _Stream, url: str, names: set[str], gone: set[str]) -> None:
         self._serial += 1
         response = discovery_pb2.DeltaDiscoveryResponse(
             type_url=url,
@@ -320,11 +318,12 @@ class DeltaReplayServer(ReplayServer):
 
     def _missing(self, stream: _Stream) -> dict[str, set[str]]:
         missing = {url: self._unsent(stream, url) for url in stream.names}
-        return {url: names for url, names in missing.items() if names}
+        return {url: names for url, names in missing.items() if names or url in stream.gone}
 
     async def _complete(self, stream: _Stream) -> None:
         for url, names in self._missing(stream).items():
-            await self._update(stream, url, names, set())
+            gone = stream.gone.pop(url, set()) - set(self._parts.get(url, {}))
+            await self._update(stream, url, names, gone)
 
     async def _push(self, stream: _Stream, message: Message) -> None:
         sent = stream.sent.setdefault(message.response.type_url, set())

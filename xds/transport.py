@@ -86,6 +86,8 @@ class Transport:
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Of a stream's request.  Raises InvalidInput."""
+        if self.token and self.ca_cert is None:
+            raise InvalidInput("--istio-token: a token is never sent in plaintext: give --istio-ca-cert, too")
         return (("authorization", f"Bearer {self._read_token()}"),) if self.token else ()
 
     @property
@@ -114,6 +116,8 @@ class Transport:
             except (OSError, ValueError) as error:
                 reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unusable"
                 raise InvalidInput(f"--istio-cert {self.cert}, --istio-key {self.key}: {reason}") from error
+            if (certificate, key) != (_read(self.cert, "--istio-cert"), _read(self.key, "--istio-key")):
+                raise InvalidInput(f"--istio-cert {self.cert}: it is just being replaced")
         return grpc.ssl_channel_credentials(root, key, certificate)
 
     def _read_token(self) -> str:
@@ -129,10 +133,14 @@ class Transport:
                 return self._unauthenticated(now)
             case grpc.StatusCode.PERMISSION_DENIED:
                 claims = self._claims()
-                owner = f"the token in {self.token} is of {claims.subject!r}" if claims else "a certificate"
+                owner = (
+                    f"the token in {self.token} is of {claims.subject!r}"
+                    if claims
+                    else "a certificate or token"
+                )
                 return f"{owner}: namespace (--istio-node-id) and SERVICE_ACCOUNT (--istio-meta) must be its"
             case grpc.StatusCode.INVALID_ARGUMENT:
-                return "see --istio-node-id and --istio-meta"
+                return "see --istio-node-id, --istio-meta and variables ISTIO_META_*"
             case grpc.StatusCode.UNAVAILABLE:
                 return self._unavailable(details)
         return ""
@@ -160,7 +168,8 @@ class Transport:
 
     def _unavailable(self, details: str) -> str:
         if self.ca_cert is None:
-            return "does the port speak TLS (--istio-ca-cert)?" if "Socket closed" in details else ""
+            ended = "Socket closed" in details or "Connection reset" in details
+            return "does the port speak TLS (--istio-ca-cert)?" if ended else ""
         if "CERTIFICATE_VERIFY_FAILED" in details:
             return f"{self.ca_cert} (--istio-ca-cert) is not the root of Istiod's certificate"
         if "Hostname Verification Check failed" in details:

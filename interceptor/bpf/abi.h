@@ -59,8 +59,9 @@ struct backend { __u32 target; __u16 port; __u8 kind, spare; __u32 alias, thresh
  * the last socket. */
 struct port_key { __u32 app; __u16 port; __u8 protocol, v6; };
 /* Values of `v6`: 1 IPv6 alone; or of sockets bound to the app's own IPv4 address by name.  They are
- * really bound to every address, and on one real port would bar 127.0.0.1, which natively they do not. */
-#define PORT_AT_OWN 2
+ * really bound to every address, and on one real port would bar 127.0.0.1, which natively they do not.
+ * Or of a port of the pool that rests, by its real number (choose()). */
+enum { PORT_AT_OWN = 2, PORT_RESTING };
 struct port { __u16 real; __u8 scope, dual; __s32 listening; __u32 ip, lasting; __u64 cookie; };
 #define PORT_DUAL 1 /* bits of `dual`: it serves IPv4 too */
 #define PORT_OWN 2  /* of an app with a network of its own: dialled at `ip`, on the app's own port */

@@ -57,22 +57,22 @@ INLINE int is_exposed(__u16 port, __u32 ip)
 /* bind() to port 0: a second socket that asks for the number that the kernel chose shall meet it.  The app
  * may have bound that number by name before, and the port of the pool behind it be in TIME_WAIT, of which
  * the choice knew nothing: where nobody serves there, the app's next bind() to the number gets another one.
- * The old one is held by no app (0) until the daemon gives back what is idle. */
+ * The old one stays the app's, in a row of its own, until the daemon gives back what is idle. */
 NOINLINE int choose(struct sock_state *state, __u16 number)
 {
-	struct port_key key = { .app = state->owner.id, .port = number, .protocol = TCP }, rest = { .protocol = TCP };
+	struct port_key key = { .app = state->owner.id, .port = number, .protocol = TCP }, rest = key;
 	struct port fresh = { .real = number, .ip = state->owner.ip }, idle = {}, *found;
 	struct real_key real_key = { .protocol = TCP };
 	struct real back = { .app = state->owner.id, .ip = state->owner.ip, .port = number };
-	for (__u64 row = 0; row <= PORT_AT_OWN; row++) {
+	rest.v6 = PORT_RESTING;
+	for (__u64 row = 0; row < PORT_RESTING; row++) {
 		key.v6 = row;
 		found = bpf_map_lookup_elem(&ports, &key);
-		if (!found || !found->lasting || found->listening > 0 || is_exposed(found->real, 0))
+		rest.port = real_key.port = idle.real = idle.lasting = found ? found->lasting : 0;
+		if (!found || !idle.lasting || found->listening > 0 || is_exposed(idle.real, 0) || bpf_map_update_elem(&ports, &rest, &idle, BPF_ANY))
 			continue;
-		rest.port = real_key.port = idle.real = idle.lasting = found->lasting;
 		bpf_map_delete_elem(&ports, &key);
 		bpf_map_delete_elem(&reals, &real_key);
-		bpf_map_update_elem(&ports, &rest, &idle, BPF_ANY);
 	}
 	key.v6 = ROW(state);
 	real_key.port = number;

@@ -149,7 +149,13 @@ def test_node_ids() -> None:
     told = IstioOptions("istiod:15010", namespace="shop", metadata=(("SERVICE_ACCOUNT", "web"),))
     assert node_id(told, pod) == "sidecar~10.9.0.1~ax-x7.shop~shop.svc.cluster.local"
     assert node_id(IstioOptions("istiod:15010", NODE), pod) == NODE
-    environ = {"SERVICE_ACCOUNT": "ax", "ISTIO_META_NETWORK": "n1", "ISTIO_META_": "x", "OTHER": "y"}
+    environ = {
+        "SERVICE_ACCOUNT": "ax",
+        "ISTIO_META_NETWORK": "n1",
+        "ISTIO_META_": "x",
+        "ISTIO_META_LABELS": "a=b",
+        "OTHER": "y",
+    }
     assert metadata(told, environ) == {"SERVICE_ACCOUNT": "web", "NETWORK": "n1"}
     assert decode(encode(told)) == told
     with pytest.raises(InvalidInput, match="options of the Istio agent"):

@@ -181,7 +181,7 @@ def test_a_push_of_ten_megabytes() -> None:  # C50
 
 
 def test_a_server_without_either_dialogue() -> None:
-    """The fallback is tried once; then it is a failure like any other."""
+    """Both are tried, by turns; where neither is known it is a failure like any other."""
 
     async def scenario() -> None:
         other = grpc.aio.server()
@@ -190,7 +190,7 @@ def test_a_server_without_either_dialogue() -> None:
         try:
             async with client(port, Delta()) as ears:
                 await ears.until(lambda: len(ears.reasons) >= 2)
-                assert len(ears.fallbacks) == 1
+                assert len(ears.fallbacks) >= 2
                 assert all(reason.startswith("UNIMPLEMENTED: ") for reason in ears.fallbacks + ears.reasons)
         finally:
             await other.stop(0)
@@ -244,9 +244,9 @@ def test_a_refusal_is_told_in_the_servers_words() -> None:  # C57
         refuse = grpc.StatusCode.INVALID_ARGUMENT, "missing parts in the service node"
         async with strange(lambda context: context.abort(*refuse)) as port, client(port) as ears:
             await ears.until(lambda: len(ears.delays) >= 3)
-            assert ears.reasons[0] == (
-                "INVALID_ARGUMENT: missing parts in the service node (see --istio-node-id and --istio-meta)"
-            )
+            words, _, advice = ears.reasons[0].partition(" (")
+            assert words == "INVALID_ARGUMENT: missing parts in the service node"
+            assert advice == "see --istio-node-id, --istio-meta and variables ISTIO_META_*)"
             assert ears.delays[:3] == [0.5, 1.0, 2.0]
 
     asyncio.run(scenario())
@@ -284,8 +284,8 @@ def test_words_that_grpc_lost_are_asked_for_again_once() -> None:
     tries: list[str] = []
 
     class Losing(Client):
-        async def _stream(self, answered: list[bool], pause: float) -> str:
-            tries.append("slowly" if pause else "at once")
+        async def _stream(self, answered: asyncio.Event, *, slow: bool) -> str:
+            tries.append("slowly" if slow else "at once")
             nothing = grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details=LOST_WORDS)
 

@@ -22,6 +22,7 @@ from appswitch.xds.decode import decode_resource, resource_name
 from appswitch.xds.delta import Delta
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, RawResource, Refusal, Response
 from appswitch.xds.sotw import Sotw
+from appswitch.xds.translate import Translator
 
 START = (SendDelta(CDS, first=True), SendDelta(LDS), SendDelta(NDS))
 
@@ -160,6 +161,15 @@ def test_responses_that_contradict_themselves(
     assert not ads.held.config().clusters
 
 
+def test_sent_and_removed_at_once_keeps_the_last_good() -> None:
+    ads, play = started()
+    with play:
+        play.feed(Received(update("1", cluster("a")))).expect(SendDelta, SendDelta, Publish)
+        both = update("2", cluster("a", lb_policy=3), removed=("a",))
+        play.feed(Received(both)).expect(SendDelta, Rejected)
+        assert ads.held.config().clusters["a"].balance.name == "ROUND_ROBIN"
+
+
 def test_nobody_asked_for_it() -> None:  # C19, C21, C53
     ads, play = started()
     with play:
@@ -189,13 +199,20 @@ def test_why_a_resource_is_not_sent(make: type[Delta | Sotw]) -> None:  # C48
     commands = ads.handle(Received(answer))
     (withheld,) = (command for command in commands if isinstance(command, Withheld))
     assert dict(withheld.errors) == {"a": "no such thing", "b": "busy", "c": "not for you"}
-    config = ads.held.config()
-    assert set(config.assignments) == {"b"}, "a failure of the server's takes nothing away"
+    assert isinstance(commands[-1], Publish)
+    config = commands[-1].config
+    behind = {name: bool(assignment.localities) for name, assignment in config.assignments.items()}
+    assert behind == {"a": False, "b": True, "c": False}, "a failure of the server's takes nothing away"
     assert config.awaited == ()
-    assert not any(isinstance(command, Withheld) for command in ads.handle(Received(answer)))
+    (row,) = Translator().translate(config).vservices
+    assert row.backends == (), "connect() is refused, not sent to where it was sent before"
+    assert len(ads.handle(Received(answer))) == 1, "said once"
+    other = Response(EDS, "2", "n2", (), refusals=(refusals[1], Refusal("nobody", 5, "never asked for")))
+    assert len(ads.handle(Received(other))) == 1
+    assert set(ads.held.types[EDS].withheld) == {"a", "b", "c"}
     ads.handle(Received(response("3", assignment("c", "10.0.0.3:80"))))
-    assert set(ads.held.config().assignments) == {"b", "c"}
-    assert "c" not in ads.held.types[EDS].withheld
+    assert bool(ads.held.config().assignments["c"].localities)
+    assert set(ads.held.types[EDS].withheld) == {"a", "b"}
 
 
 def test_what_one_dialogue_brought_the_other_goes_on_with() -> None:
