@@ -19,17 +19,28 @@ from .test_reach import EVERYWHERE, PROGRAMS, witness
 
 PASS, COMMANDS, RACE = (str(PROGRAMS / name) for name in ("pass.py", "commands.py", "race.py"))
 
-pytestmark = pytest.mark.timeout(180)  # a C library is compiled once
+pytestmark = pytest.mark.timeout(660)  # a C library is compiled once, on a slow machine for minutes
 
 
 @pytest.fixture(scope="session")
 def powers(short_tmp: Path) -> Path:
-    """`programs/powers.c`."""
+    """`programs/powers.c`, with the flags of test_resolvers: zig compiles the C library once for both."""
     target = short_tmp / "powers"
-    zig = [sys.executable, "-P", "-m", "ziglang", "cc", "-O1", "-target", "x86_64-linux-musl", "-static"]
+    zig = [
+        sys.executable,
+        "-P",
+        "-m",
+        "ziglang",
+        "cc",
+        "-Os",
+        "-s",
+        "-target",
+        "x86_64-linux-musl",
+        "-static",
+    ]
     env = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(short_tmp / "zig")}
     command = [*zig, "-fno-pie", "-no-pie", "-o", str(target), str(PROGRAMS / "powers.c")]
-    subprocess.run(command, env=env, check=True, timeout=120)
+    subprocess.run(command, env=env, check=True, timeout=600)
     return target
 
 
