@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WALL = re.compile(r"\btime\.time(_ns)?\(|\bdatetime\.(now|utcnow|today)\(|CLOCK_REALTIME")
 ALLOWED = {"interceptor/inject.py": 1, "xds/client.py": 1}
-"""Time stamps of log lines (structlog makes the daemon's); whether a refused token has expired (RFC 7519 has wall
-time), which goes into a message alone."""
+"""Time stamps of log lines (structlog makes the daemon's); and whether a refused token has expired (RFC 7519
+has wall time), which goes into a message alone."""
 
 
 def test_nothing_goes_by_the_wall_clock() -> None:
