@@ -177,7 +177,9 @@ class IstioAgent:
                 count=len(self.table.vservices),
                 rows=len({item.name for item in changed}),
             )
-        if before.unsupported != self.table.unsupported or first:
+        other = before.unsupported != self.table.unsupported
+        if other or first:  # an agent before this one may have told others
             self.report(self.table.unsupported)
+        if other:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.table.counts().items())
             self.log(Event.ISTIO_UNSUPPORTED, count=len(self.table.unsupported), text=kinds)

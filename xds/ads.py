@@ -265,8 +265,11 @@ class Held:
         if whole and not unnamed:
             gone |= set(state.resources) - set(found) - set(errors)
         gone |= {refusal.name for refusal in response.refusals if refusal.code in ABSENT}
-        changed = self._replace(state, response.type_url in WILDCARD, found, gone)
         state.arrived = state.arrived or bool(found) or not errors
+        if response.type_url not in WILDCARD:  # what nobody asked for is ignored
+            asked = frozenset(state.names)
+            found = {name: item for name, item in found.items() if name in asked}
+        changed = self._replace(state, found, gone)
         heard = self._hear(state, response.type_url in WILDCARD, response, found)
         told: list[Command] = [Withheld(response.type_url, heard)] if heard else []
         listed = tuple(sorted(errors.items()))
@@ -284,7 +287,7 @@ class Held:
         """The good, the reasons of the bad, and whether one of the bad has no name."""
         found: dict[str, _Found] = {}
         errors: dict[str, str] = {}
-        unnamed = False
+        unnamed, removed = False, frozenset(response.removed)
         for number, raw in enumerate(response.resources):
             if not raw.type_url and not raw.value:
                 continue  # a heartbeat: a wrapper without body
@@ -307,7 +310,7 @@ class Held:
                 continue
             if name in found:
                 errors[name] = "it stands twice in one response"
-            elif name in response.removed:
+            elif name in removed:
                 errors[name] = "it is sent and removed in one response"
             found[name] = _Found(digest, raw.version, resource)
         for name in errors:
@@ -315,12 +318,10 @@ class Held:
         return found, errors, unnamed
 
     @staticmethod
-    def _replace(state: HeldType, wildcard: bool, found: dict[str, _Found], gone: set[str]) -> bool:
+    def _replace(state: HeldType, found: dict[str, _Found], gone: set[str]) -> bool:
         """Put what was found in force; what is gone goes.  Whether anything changed."""
         changed = False
         for name, item in found.items():
-            if not wildcard and name not in state.names:
-                continue  # nobody asked for it
             state.withheld.pop(name, None)
             state.versions[name] = item.version
             if item.resource is None:
@@ -349,8 +350,9 @@ class Held:
             state.withheld = fresh
         else:
             asked = {name: refusal for name, refusal in fresh.items() if name in state.names}
-            kept = {name: refusal for name, refusal in before.items() if name not in response.removed}
-            state.withheld = kept | asked
+            state.withheld = before | asked
+            for name in response.removed:
+                state.withheld.pop(name, None)
         return tuple(
             (name, refusal.reason)
             for name, refusal in sorted(state.withheld.items())

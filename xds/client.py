@@ -81,7 +81,7 @@ LISTEN = 0.5
 
 @dataclass(slots=True)
 class Client:
-    """Keeps one ADS stream to `target` alive."""
+    """Keeps one ADS stream alive."""
 
     transport: Transport
     node: NodeInfo
@@ -112,7 +112,8 @@ class Client:
                 if advice := self.transport.advice(error.code(), error.details() or "", time.time()):
                     reason += f" ({advice})"
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED and self.fall_back and not spoke:
-                    # Of something between, such as a gateway without a server, it may not be the truth.
+                    # Of something between, such as a gateway without a server, it may not be the truth:
+                    # after a stream that worked it is asked again first, and then the dialogues take turns.
                     if isinstance(self.ads, Delta):
                         wordless = False
                         self.ads = Sotw(self.ads.held)
@@ -122,7 +123,7 @@ class Client:
             except (InvalidInput, Unavailable) as error:
                 reason = str(error)
             wordless = False
-            spoke = spoke or answered.is_set()
+            spoke = answered.is_set()
             self.ads.handle(Disconnected())
             delay = backoff.after(answered.is_set())
             self.listener.disconnected(reason, delay)

@@ -180,6 +180,26 @@ def test_a_push_of_ten_megabytes() -> None:  # C50
     asyncio.run(scenario())
 
 
+def test_a_server_that_no_longer_knows_delta() -> None:
+    """A downgrade: asked once more, then the other dialogue goes on with what there is."""
+
+    async def scenario() -> None:
+        async with serving(load(BOOKINFO_DELTA)) as (newer, port), client(port, Delta()) as ears:
+            await newer.wait_for_client()
+            before = ears.configs[-1]
+            await newer.stop()
+            older = server(load(BOOKINFO))
+            try:
+                assert await older.start(port) == port
+                await older.wait_for_client()
+                assert older.faults == [] and len(ears.fallbacks) == 1
+                assert set(ears.configs[-1].clusters) == set(before.clusters)
+            finally:
+                await older.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_server_without_either_dialogue() -> None:
     """Both are tried, by turns; where neither is known it is a failure like any other."""
 
