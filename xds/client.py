@@ -18,7 +18,6 @@ import grpc.aio
 
 from appswitch.errors import InvalidInput, Unavailable
 from appswitch.xds.ads import (
-    Ads,
     Command,
     Config,
     Connected,
@@ -34,6 +33,7 @@ from appswitch.xds.ads import (
 from appswitch.xds.backoff import Backoff
 from appswitch.xds.decode import decode_delta_response, decode_response
 from appswitch.xds.delta import Delta
+from appswitch.xds.dialogue import Dialogue
 from appswitch.xds.requests import NodeInfo, encode
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.transport import Transport
@@ -86,7 +86,7 @@ class Client:
     transport: Transport
     node: NodeInfo
     listener: Listener
-    ads: Ads
+    ads: Dialogue
     """The dialogue to begin with."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     uniform: Callable[[float, float], float] = random.uniform

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from appswitch.errors import InvalidInput
-from appswitch.xds.ads import Ads, Command, Connected, Disconnected, Publish, Received
+from appswitch.xds.ads import Command, Connected, Disconnected, Publish, Received
 from appswitch.xds.decode import decode_delta_response, decode_response
 from appswitch.xds.delta import Delta
+from appswitch.xds.dialogue import Dialogue
 from appswitch.xds.resources import Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translation, Translator
@@ -84,7 +85,7 @@ class Outcome:
     translation: Translation
 
 
-def walk(recording: Recording, translator: Translator, ads: Ads | None = None) -> Iterator[Outcome]:
+def walk(recording: Recording, translator: Translator, ads: Dialogue | None = None) -> Iterator[Outcome]:
     """Feed a recording to the client's own state machine and translation, without a network."""
     ads = ads or (Delta() if recording.delta else Sotw())
     translation = Translation()

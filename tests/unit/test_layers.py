@@ -20,7 +20,7 @@ PURE = """
     model errors
     interceptor.abi interceptor.alias interceptor.decision interceptor.events interceptor.tables
     agent.dns_answer agent.hello agent.registry agent.render
-    xds.ads xds.decode xds.delta xds.resources xds.sotw xds.translate
+    xds.ads xds.decode xds.delta xds.dialogue xds.held xds.resources xds.sotw xds.translate
 """.split()
 """Modules without I/O, clock or chance; those that exist must be in the contract."""
 

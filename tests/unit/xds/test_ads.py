@@ -5,7 +5,8 @@ from __future__ import annotations
 from playbook import Playbook
 from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 
-from appswitch.xds.ads import Connected, Disconnected, Held, Ignored, Publish, Received, Rejected, Send
+from appswitch.xds.ads import Connected, Disconnected, Ignored, Publish, Received, Rejected, Send
+from appswitch.xds.held import Held
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, RawResource, Response
 from appswitch.xds.sotw import Sotw
 

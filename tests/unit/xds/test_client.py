@@ -17,9 +17,10 @@ from xds_make import cluster
 
 from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput, Unavailable
-from appswitch.xds.ads import Ads, Config, Ignored, Rejected, Withheld
+from appswitch.xds.ads import Config, Ignored, Rejected, Withheld
 from appswitch.xds.client import LOST_WORDS, SERVICE, SOTW_METHOD, Client
 from appswitch.xds.delta import Delta
+from appswitch.xds.dialogue import Dialogue
 from appswitch.xds.recording import Message, Recording, Step, load
 from appswitch.xds.replay import ReplayServer, server
 from appswitch.xds.requests import NodeInfo
@@ -74,7 +75,7 @@ class Ears:
 
 
 @contextlib.asynccontextmanager
-async def client(port: int, ads: Ads | None = None) -> AsyncIterator[Ears]:
+async def client(port: int, ads: Dialogue | None = None) -> AsyncIterator[Ears]:
     """`ads`: the dialogue to begin with; the client falls back from the incremental one."""
     ears = Ears()
 
@@ -112,7 +113,7 @@ def reviews(config: Config) -> set[str]:
     [(BOOKINFO, Sotw), (BOOKINFO, Delta), (BOOKINFO_DELTA, Delta)],
     ids=["sotw", "back", "delta"],
 )
-def test_the_whole_recording_over_grpc(folder: Path, make: Callable[[], Ads]) -> None:
+def test_the_whole_recording_over_grpc(folder: Path, make: Callable[[], Dialogue]) -> None:
     async def scenario() -> None:
         async with serving(load(folder)) as (server, port), client(port, make()) as ears:
             await server.wait_for_client()
@@ -134,7 +135,9 @@ def test_the_whole_recording_over_grpc(folder: Path, make: Callable[[], Ads]) ->
 @pytest.mark.parametrize(
     ("folder", "make"), [(BOOKINFO, Sotw), (BOOKINFO_DELTA, Delta)], ids=["sotw", "delta"]
 )
-def test_server_away_for_a_while_and_back(folder: Path, make: Callable[[], Ads]) -> None:  # C40, C42, C43
+def test_server_away_for_a_while_and_back(
+    folder: Path, make: Callable[[], Dialogue]
+) -> None:  # C40, C42, C43
     async def scenario() -> None:
         async with serving(load(folder)) as (server, port), client(port, make()) as ears:
             await server.wait_for_client()

@@ -1,0 +1,248 @@
+"""What is in force, whichever dialogue brought it.  Pure.
+
+Of a response with bad resources the good ones are applied, of the bad ones the last good version is kept,
+and the answer is a NACK that names each (gRPC proposal A46).  Istiod sends most things again and again:
+bytes are compared before they are decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import cast
+
+from appswitch.errors import InvalidInput
+from appswitch.xds.ads import Command, Config, Rejected, Withheld
+from appswitch.xds.decode import decode_resource, peek_name, resource_name
+from appswitch.xds.resources import (
+    CDS,
+    EDS,
+    LDS,
+    NDS,
+    ORDER,
+    RDS,
+    SHORT,
+    Assignment,
+    Cluster,
+    Listener,
+    NameTable,
+    Refusal,
+    Resource,
+    Response,
+    RouteConfig,
+)
+
+MAX_ERROR = 2000
+"""Characters of a NACK's error_detail."""
+
+WILDCARD = frozenset({CDS, LDS, NDS})
+"""Types of which everything is asked for; of the others what these name."""
+ABSENT = frozenset({5, 7})
+"""google.rpc.Code: NOT_FOUND, PERMISSION_DENIED.  Any other is the server's trouble: what is there stays."""
+
+
+@dataclass(slots=True)
+class HeldType:
+    """What is in force of one resource type, and what was asked for."""
+
+    version: str = ""
+    """Of the last response that was good throughout."""
+    names: tuple[str, ...] = ()
+    """Subscribed to, sorted; of a wildcard type empty."""
+    arrived: bool = False
+    """A response was ever accepted, at least in part."""
+    resources: dict[str, Resource] = field(default_factory=dict)
+    digests: dict[str, bytes] = field(default_factory=dict)
+    """Of the bytes of each resource in force."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of each resource in force, where the server says one."""
+    errors: tuple[tuple[str, str], ...] = ()
+    """What was wrong with the last response."""
+    withheld: dict[str, Refusal] = field(default_factory=dict)
+    """Why the server does not send what was asked for, until it does."""
+
+    def absent(self) -> list[str]:
+        """What was asked for, and the server says is not there, or not for us."""
+        return [name for name, refusal in self.withheld.items() if refusal.code in ABSENT]
+
+    def drop(self, name: str) -> bool:
+        """Whether it was there."""
+        self.digests.pop(name, None)
+        self.versions.pop(name, None)
+        return self.resources.pop(name, None) is not None
+
+
+@dataclass(slots=True)
+class _Found:
+    """One resource of a response that is good."""
+
+    digest: bytes
+    version: str
+    resource: Resource | None
+    """None: the one in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a response came to."""
+
+    changed: bool
+    """Something else is in force now."""
+    error: str
+    """Of the NACK; empty: all was good."""
+    told: tuple[Command, ...]
+    """News about it."""
+
+
+class Held:
+    """Everything accepted so far, whichever dialogue brought it."""
+
+    def __init__(self, decode: Callable[[str, bytes], Resource] = decode_resource) -> None:
+        """`decode` raises InvalidInput for a bad resource."""
+        self._decode = decode
+        self.types = {url: HeldType() for url in ORDER}
+
+    def config(self) -> Config:
+        """What translation sees of it: what the server refuses to send has nothing behind it."""
+        held = {url: state.resources for url, state in self.types.items()}
+        absent = {url: self.types[url].absent() for url in (EDS, RDS)}
+        return Config(
+            cast("dict[str, Cluster]", dict(held[CDS])),
+            cast("dict[str, Assignment]", held[EDS] | {name: Assignment(name, ()) for name in absent[EDS]}),
+            cast("dict[str, Listener]", dict(held[LDS])),
+            cast("dict[str, RouteConfig]", held[RDS] | {name: RouteConfig(name, ()) for name in absent[RDS]}),
+            cast("NameTable | None", held[NDS].get("")),
+            tuple((SHORT[url], state.version) for url, state in self.types.items()),
+            self._awaited(),
+        )
+
+    def _awaited(self) -> tuple[str, ...]:
+        awaited = [SHORT[url] for url in (CDS, LDS) if not self.types[url].arrived]
+        for url in (EDS, RDS):
+            state = self.types[url]
+            awaited += [
+                name for name in state.names if name not in state.resources and name not in state.withheld
+            ]
+        return tuple(awaited)
+
+    def wanted(self, parent: str) -> tuple[str, ...]:
+        """Names of the children that the resources of `parent` refer to."""
+        names: set[str] = set()
+        for resource in self.types[parent].resources.values():
+            if isinstance(resource, Cluster):
+                names.add(resource.eds_name)
+            elif isinstance(resource, Listener):
+                names.update(resource.route_configs)
+        return tuple(sorted(names - {""}))
+
+    def subscribe(self, url: str, names: tuple[str, ...]) -> None:
+        """From now on these are asked for; of the others nothing stays."""
+        state = self.types[url]
+        for name in set(state.names) - set(names):
+            state.drop(name)
+            state.withheld.pop(name, None)
+        state.names = names
+
+    def take(self, response: Response, *, whole: bool) -> Taken:
+        """Take over what is new and good.  `whole`: what is not in the response is no more."""
+        state = self.types[response.type_url]
+        found, errors, unnamed = self._open_all(state, response)
+        # An unreadable name may be that of anything known: then nothing is taken for absent.
+        gone = set(response.removed) - set(errors)
+        if whole and not unnamed:
+            gone |= set(state.resources) - set(found) - set(errors)
+        gone |= {refusal.name for refusal in response.refusals if refusal.code in ABSENT}
+        state.arrived = state.arrived or bool(found) or not errors
+        if response.type_url not in WILDCARD:  # what nobody asked for is ignored
+            asked = frozenset(state.names)
+            found = {name: item for name, item in found.items() if name in asked}
+        changed = self._replace(state, found, gone)
+        heard = self._hear(state, response.type_url in WILDCARD, response, found)
+        told: list[Command] = [Withheld(response.type_url, heard)] if heard else []
+        listed = tuple(sorted(errors.items()))
+        if not errors:
+            state.version = response.version
+        elif listed != state.errors:
+            told.append(Rejected(response.type_url, response.version, listed))
+        state.errors = listed
+        text = "; ".join(f"{name}: {reason}" for name, reason in listed)
+        return Taken(changed or bool(heard), text[:MAX_ERROR], tuple(told))
+
+    def _open_all(
+        self, state: HeldType, response: Response
+    ) -> tuple[dict[str, _Found], dict[str, str], bool]:
+        """The good, the reasons of the bad, and whether one of the bad has no name."""
+        found: dict[str, _Found] = {}
+        errors: dict[str, str] = {}
+        unnamed, removed = False, frozenset(response.removed)
+        for number, raw in enumerate(response.resources):
+            if not raw.type_url and not raw.value:
+                continue  # a heartbeat: a wrapper without body
+            digest = blake2b(raw.value, digest_size=16).digest()
+            name = peek_name(raw.value)
+            try:
+                if raw.type_url != response.type_url:
+                    raise InvalidInput(f"{name}: its type is {raw.type_url!r}, not the response's")
+                resource = None
+                if state.digests.get(name) != digest:
+                    resource = self._decode(raw.type_url, raw.value)
+                    name = resource_name(resource)
+                    if raw.name not in ("", name):
+                        raise InvalidInput(f"{name}: it was sent as {raw.name!r}")
+            except InvalidInput as error:
+                name = raw.name or name
+                if not name:
+                    name, unnamed = f"resource {number} of {len(response.resources)}", True
+                errors[name] = str(error).removeprefix(f"{name}: ").removeprefix(": ")
+                continue
+            if name in found:
+                errors[name] = "it stands twice in one response"
+            elif name in removed:
+                errors[name] = "it is sent and removed in one response"
+            found[name] = _Found(digest, raw.version, resource)
+        for name in errors:
+            found.pop(name, None)
+        return found, errors, unnamed
+
+    @staticmethod
+    def _replace(state: HeldType, found: dict[str, _Found], gone: set[str]) -> bool:
+        """Put what was found in force; what is gone goes.  Whether anything changed."""
+        changed = False
+        for name, item in found.items():
+            state.withheld.pop(name, None)
+            state.versions[name] = item.version
+            if item.resource is None:
+                continue
+            state.digests[name] = item.digest
+            # Maps are encoded in any order: other bytes may mean the same, and then the old object stays.
+            if state.resources.get(name) != item.resource:
+                state.resources[name] = item.resource
+                changed = True
+        for name in gone:
+            changed = state.drop(name) or changed
+        return changed
+
+    @staticmethod
+    def _hear(
+        state: HeldType, wildcard: bool, response: Response, found: dict[str, _Found]
+    ) -> tuple[tuple[str, str], ...]:
+        """What is new of what the server says it does not send: (resource, reason).
+
+        Kept for what was asked for by name; of a wildcard type, where a server may name anything, of the
+        last response.
+        """
+        before = state.withheld
+        fresh = {refusal.name: refusal for refusal in response.refusals if refusal.name not in found}
+        if wildcard:
+            state.withheld = fresh
+        else:
+            asked = {name: refusal for name, refusal in fresh.items() if name in state.names}
+            state.withheld = before | asked
+            for name in response.removed:
+                state.withheld.pop(name, None)
+        return tuple(
+            (name, refusal.reason)
+            for name, refusal in sorted(state.withheld.items())
+            if before.get(name) != refusal
+        )
