@@ -10,7 +10,7 @@ nobody then takes another's place, whether that one runs just now or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -49,7 +49,8 @@ def check(request: Request, uid: int, owners: Sequence[str], registry: Registry,
     mine = [app for app in registry.snapshot.apps if app.user == uid]
     if len(mine) >= rules.apps:
         raise Exhausted(f"user {uid} has {len(mine)} apps: no more at once by --user-apps of the daemon")
-    if len({app.app_class for app in mine} | {request.app_class}) > MAX_CLASSES:
+    kinds = {replace(app.app_class, address=None) for app in mine}  # the number of apps bounds those
+    if len(kinds | {request.app_class}) > MAX_CLASSES:
         raise Exhausted(
             f"user {uid} has apps of {MAX_CLASSES} different labels and identities: no more at once"
         )

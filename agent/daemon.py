@@ -232,6 +232,7 @@ class Daemon:
             local_ips=found.local,
             rest_port=settings.rest_port,
             dns_ip=settings.driver.dns_ip if settings.dns.enabled else None,
+            by_address=bool(settings.istio.target),
         )
 
     def _restore(self) -> None:
@@ -249,7 +250,7 @@ class Daemon:
         self._journal.start(tuple(apps), tuple(vservices))
         if self._settings.istio.target:
             try:
-                self._registry.replace_istio(*self._journal.read_istio())
+                self._registry.replace_istio(self._journal.read_istio())
             except InvalidInput as error:
                 self._log(Event.JOURNAL_BROKEN, error=error)
         else:

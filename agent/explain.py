@@ -88,7 +88,7 @@ def _outcome(verdict: Verdict, destination: Destination) -> str:
 def _state(candidate: Candidate) -> str:
     """Why connections go there, or do not."""
     if not candidate.eligible:
-        return "no shared label"
+        return candidate.barred
     if not candidate.weight:
         return "weight 0"
     if not candidate.live:

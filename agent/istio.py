@@ -10,7 +10,8 @@ from pathlib import Path
 
 from appswitch.agent.istio_options import SOTW, IstioOptions, metadata, node_id
 from appswitch.agent.logs import Event, Log
-from appswitch.model import VService
+from appswitch.model import Mesh, VService
+from appswitch.policy import InboundPolicy
 from appswitch.xds.ads import Config, Ignored, Rejected, Withheld
 from appswitch.xds.client import Client
 from appswitch.xds.delta import Delta
@@ -32,12 +33,18 @@ class IstioTable:
 
     vservices: tuple[VService, ...] = ()
     names: Names = ()
+    policies: tuple[InboundPolicy, ...] = ()
     unsupported: tuple[Unsupported, ...] = ()
     """All that is asked for and not done."""
     versions: tuple[tuple[str, str], ...] = ()
     """(cds, eds, …; version)."""
     outbound: str = ALLOW_ANY
     """`ALLOW_ANY` or `REGISTRY_ONLY`: what is asked for destinations outside the mesh."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """What the daemon puts in force."""
+        return Mesh(self.vservices, self.names, self.policies)
 
     def counts(self) -> dict[str, int]:
         """How often each kind of thing is asked for and not done."""
@@ -77,7 +84,7 @@ class IstioAgent:
         """Take the node id apart.  Raises UsageError."""
         options = self.options
         node = NodeInfo(node_id(options, self.environ), metadata(options, self.environ), options.locality)
-        self._translator = Translator(node.namespace, node.domain)
+        self._translator = Translator(node.namespace, node.domain, node.addresses, options.trust_domain)
         dialogue = Sotw() if options.mode == SOTW else Delta()
         self._client = Client(transport(options), node, self, dialogue, fall_back=True)
 
@@ -157,15 +164,12 @@ class IstioAgent:
         self.table = IstioTable(
             translation.vservices,
             translation.names,
+            translation.policies,
             translation.unsupported,
             config.versions,
             translation.outbound,
         )
-        same = (before.vservices, before.names, before.outbound) == (
-            self.table.vservices,
-            self.table.names,
-            self.table.outbound,
-        )
+        same = (before.mesh, before.outbound) == (self.table.mesh, self.table.outbound)
         first = not self._applied
         if not same or first:  # the first one counts even if it is empty: it may end an older one
             self._applied = True

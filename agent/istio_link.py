@@ -16,7 +16,7 @@ from appswitch.agent.istio_options import IstioOptions, encode
 from appswitch.agent.logs import Log
 from appswitch.agent.resource_unsupported import Row
 from appswitch.errors import Unavailable
-from appswitch.model import VService
+from appswitch.model import Mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class IstioLink:
     """One Istio agent."""
 
     options: IstioOptions
-    apply: Callable[[tuple[VService, ...], wire.Names], Awaitable[None]]
+    apply: Callable[[Mesh], Awaitable[None]]
     """Puts a table in force; the push is acknowledged when it returns."""
     report: Callable[[tuple[Row, ...]], None]
     """Hears what Istiod asks for and is not done."""
@@ -68,7 +68,7 @@ class IstioLink:
             if report.unsupported is not None:
                 self.report(report.unsupported)
             if report.change is not None:
-                await self.apply(*merger.merge(report.change))
+                await self.apply(merger.merge(report.change))
                 writer.write(wire.TAKEN)
 
 

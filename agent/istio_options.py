@@ -36,6 +36,8 @@ class IstioOptions(msgspec.Struct, frozen=True):
     cert: str = ""
     key: str = ""
     server_name: str = ""
+    trust_domain: str = "cluster.local"
+    """First part of the names by which policies call apps."""
     locality: tuple[str, str, str] = ("", "", "")
     """Region, zone, sub-zone."""
     metadata: tuple[tuple[str, str], ...] = ()

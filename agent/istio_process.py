@@ -46,7 +46,7 @@ class Line(Log):
 
     def apply(self, table: IstioTable) -> None:
         """Hand a table over; returns when it is in force.  Raises Unavailable."""
-        self._send(wire.Report(wire.VERSION, self._differ.change(table.vservices, table.names)))
+        self._send(wire.Report(wire.VERSION, self._differ.change(table.mesh)))
         try:
             if self._sock.recv(1) == wire.TAKEN:
                 return

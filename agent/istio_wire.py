@@ -6,13 +6,14 @@ each report that changes the table with one byte, once it is in force.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
 import msgspec
 
 from appswitch.errors import InvalidInput
-from appswitch.model import VService
+from appswitch.model import Mesh, VService
+from appswitch.policy import InboundPolicy
 
 VERSION: Final = 1
 HEADER: Final = 4
@@ -33,6 +34,8 @@ class Change(msgspec.Struct, frozen=True):
     gone: tuple[str, ...] = ()
     names: Names | None = None
     """All names; None: as before."""
+    policies: tuple[InboundPolicy, ...] | None = None
+    """Likewise."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,12 +52,16 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 def _encode_hook(value: Any) -> Any:
     if isinstance(value, IPv4Address):
         return int(value)
+    if isinstance(value, IPv4Network):
+        return int(value.network_address), value.prefixlen
     raise NotImplementedError(type(value))
 
 
 def _decode_hook(kind: type[Any], value: Any) -> Any:
     if kind is IPv4Address and isinstance(value, int):
         return IPv4Address(value)
+    if kind is IPv4Network and isinstance(value, list) and list(map(type, value)) == [int, int]:
+        return IPv4Network(tuple(value))
     raise ValueError(f"expected {kind.__name__}")
 
 
@@ -92,18 +99,19 @@ class Differ:
 
     def __init__(self) -> None:
         self._sent: dict[str, VService] | None = None
-        self._names: Names = ()
+        self._last = Mesh()
 
-    def change(self, vservices: tuple[VService, ...], names: Names) -> Change:
+    def change(self, mesh: Mesh) -> Change:
         """From the table of the last call to this one."""
-        before, now = self._sent or {}, {each.name: each for each in vservices}
+        before, now = self._sent or {}, {each.name: each for each in mesh.vservices}
         change = Change(
             whole=self._sent is None,
             put=tuple(each for name, each in now.items() if before.get(name) != each),
             gone=tuple(name for name in before if name not in now),
-            names=None if names == self._names else names,
+            names=None if mesh.names == self._last.names else mesh.names,
+            policies=None if mesh.policies == self._last.policies else mesh.policies,
         )
-        self._sent, self._names = now, names
+        self._sent, self._last = now, mesh
         return change
 
 
@@ -112,15 +120,18 @@ class Merger:
 
     def __init__(self) -> None:
         self._have: dict[str, VService] = {}
-        self._names: Names = ()
+        self._rest = Mesh()
 
-    def merge(self, change: Change) -> tuple[tuple[VService, ...], Names]:
-        """All vservices and names."""
+    def merge(self, change: Change) -> Mesh:
+        """The whole table."""
         if change.whole:
-            self._have, self._names = {}, ()
+            self._have, self._rest = {}, Mesh()
         for name in change.gone:
             self._have.pop(name, None)
         self._have |= {each.name: each for each in change.put}
-        if change.names is not None:
-            self._names = change.names
-        return tuple(self._have.values()), self._names
+        self._rest = Mesh(
+            tuple(self._have.values()),
+            self._rest.names if change.names is None else change.names,
+            self._rest.policies if change.policies is None else change.policies,
+        )
+        return self._rest

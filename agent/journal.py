@@ -10,23 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from appswitch.errors import InvalidInput
-from appswitch.model import App, VService
+from appswitch.model import App, Mesh, VService
+from appswitch.policy import InboundPolicy
 
 FILE_NAME: Final = "journal"
 ISTIO_NAME: Final = "istio"
 VERSION: Final = 1
 HISTORY: Final = 1024
 """Lines beyond four times the living ones that make the file be written anew."""
-
-
-Names = tuple[tuple[str, tuple[IPv4Address, ...]], ...]
 
 
 class AppRecord(msgspec.Struct, frozen=True):
@@ -64,17 +62,18 @@ class IstioRecord(msgspec.Struct, frozen=True):
     version: int
     vservices: tuple[VService, ...]
     names: tuple[tuple[str, tuple[IPv4Address, ...]], ...]
+    policies: tuple[InboundPolicy, ...] = ()
 
 
 def _encode_hook(value: Any) -> Any:
-    if isinstance(value, IPv4Address):
+    if isinstance(value, IPv4Address | IPv4Network):
         return str(value)
     raise NotImplementedError(type(value))
 
 
 def _decode_hook(kind: type[Any], value: Any) -> Any:
-    if kind is IPv4Address and isinstance(value, str):
-        return IPv4Address(value)
+    if kind in (IPv4Address, IPv4Network) and isinstance(value, str):
+        return kind(value)
     raise ValueError(f"expected {kind.__name__}")
 
 
@@ -123,13 +122,13 @@ def replay(data: bytes) -> Saved:
     return Saved(tuple(apps.values()), tuple(vservices.values()), tuple(broken))
 
 
-def decode_istio(data: bytes) -> tuple[tuple[VService, ...], Names]:
+def decode_istio(data: bytes) -> Mesh:
     """Istio's table.  Raises InvalidInput."""
     try:
         record = _istio.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(str(error)) from error
-    return record.vservices, record.names
+    return Mesh(record.vservices, record.names, record.policies)
 
 
 class Journal:
@@ -190,9 +189,10 @@ class Journal:
         """A user deleted a vservice."""
         self._append(Entry(VERSION, deleted=name), name)
 
-    def save_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
+    def save_istio(self, mesh: Mesh) -> None:
         """Keep Istio's table."""
-        self._write_istio(_encoder.encode(IstioRecord(VERSION, vservices, names)))
+        record = IstioRecord(VERSION, mesh.vservices, mesh.names, mesh.policies)
+        self._write_istio(_encoder.encode(record))
 
     def _write_istio(self, data: bytes) -> None:
         new = self._istio_path.with_suffix(".new")
@@ -210,12 +210,12 @@ class Journal:
         else:
             self._tell("")
 
-    def read_istio(self) -> tuple[tuple[VService, ...], Names]:
+    def read_istio(self) -> Mesh:
         """Istio's last table; empty where none was kept.  Raises InvalidInput (it is broken), OSError."""
         try:
             return decode_istio(self._istio_path.read_bytes())
         except FileNotFoundError:
-            return (), ()
+            return Mesh()
         except InvalidInput as error:
             raise InvalidInput(f"{self._istio_path}: {error}") from error
 

@@ -14,11 +14,9 @@ from appswitch.agent.registry_checks import admissible, check_address, check_num
 from appswitch.agent.vips import candidates
 from appswitch.errors import Conflict, NotFound, UsageError
 from appswitch.interceptor.index import Index, Key
-from appswitch.model import App, Class, Service, Snapshot, VService
+from appswitch.model import App, Class, Mesh, Service, Snapshot, VService
 
 VIP_RANGE = IPv4Network("241.0.0.0/8")
-
-Names = tuple[tuple[str, tuple[IPv4Address, ...]], ...]
 
 
 class Registry:
@@ -34,17 +32,21 @@ class Registry:
         rest_port: int = 6664,
         dns_ip: IPv4Address | None = None,
         dns_port: int = 0,
+        by_address: bool = False,
     ) -> None:
-        """`local_ips`: the node's own addresses, `node_ip` included if it is one (it may be made up)."""
+        """`local_ips`: the node's own addresses, `node_ip` included if it is one (it may be made up).
+
+        `by_address`: policies may look at apps' addresses, so each address is a class.
+        """
         self._base = Snapshot(
             node, node_ip, dns_ip=dns_ip, dns_port=dns_port, rest_port=rest_port, local_ips=local_ips
         )
         self._vips = vip_range
+        self._by_address = by_address
         self._apps: dict[int, App] = {}
         self._services: dict[tuple[int, int, int, int], Service] = {}
         self._vservices: dict[str, VService] = {}
         self._fronts: dict[IPv4Address, set[str]] = {}
-        self._names: Names = ()
         self._classes: list[Class | None] = []
         self._members: list[int] = []
         """How many apps each class index has."""
@@ -63,7 +65,6 @@ class Registry:
                 apps=tuple(self._apps.values()),
                 services=tuple(self._services.values()),
                 vservices=tuple(self._vservices.values()),
-                names=self._names,
             )
         return self._cached
 
@@ -150,6 +151,8 @@ class Registry:
             other = self._classes[class_index] if class_index < len(self._classes) else None
             if known != class_index or (other is not None and other != app.app_class):
                 raise Conflict(f"class index {class_index} of app {app.id_text} is another class's")
+        if self._by_address and class_index is None:
+            app = replace(app, app_class=replace(app.app_class, address=app.source_ip))
         self._join_class(app.app_class, class_index)
         self._apps[app.id] = app
         self.index.add_app(app)
@@ -251,7 +254,7 @@ class Registry:
         self._remove_vservice(vservice)
         return vservice
 
-    def replace_istio(self, vservices: Iterable[VService], names: Names = ()) -> tuple[str, ...]:
+    def replace_istio(self, mesh: Mesh) -> tuple[str, ...]:
         """All that Istio knows, in place of what it knew before.
 
         Returns the vservices left out: their name is a user's, or a number in them fits nowhere.  IP:ports
@@ -260,7 +263,7 @@ class Registry:
         """
         wanted: dict[str, VService] = {}
         left_out = []
-        for each in vservices:
+        for each in mesh.vservices:
             try:
                 check_numbers(each)
             except UsageError:
@@ -277,8 +280,10 @@ class Registry:
                 self._remove_vservice(old)
         for each in wanted.values():
             self._add_vservice(each)
-        if names != self._names:
-            self._names, self._cached = tuple(names), None
+        if (mesh.names, mesh.policies) != (self._base.names, self._base.policies):
+            self._base = replace(self._base, names=mesh.names, policies=mesh.policies)
+            self._cached = None
+            self.index.set_policies(mesh.policies)
         return tuple(left_out)
 
     def set_dns(self, address: IPv4Address | None, port: int) -> None:

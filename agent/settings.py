@@ -168,6 +168,13 @@ class IstioSettings:
         "--istio-locality", ("", "", ""), parse.locality, "r/z/s", "Region, zone and sub-zone of this node"
     )
     """Locality load balancing needs it."""
+    trust_domain: str = option(
+        "--istio-trust-domain",
+        "cluster.local",
+        parse.domain,
+        "name",
+        "First part of the names by which policies call apps: spiffe://NAME/ns/NAMESPACE/sa/ACCOUNT",
+    )
     metadata: tuple[tuple[str, str], ...] = option(
         "--istio-meta", (), parse.metadata, "csv", "Node metadata as KEY=VALUE, eg SERVICE_ACCOUNT=web"
     )
@@ -187,6 +194,7 @@ class IstioSettings:
             str(self.cert or ""),
             str(self.key or ""),
             self.server_name,
+            self.trust_domain,
             self.locality,
             cluster + self.metadata,
         )

@@ -12,7 +12,7 @@ from typing import Final
 from appswitch.agent import backends, drivers, resource_unsupported
 from appswitch.agent.attach import Attachments
 from appswitch.agent.bpf import Bpf
-from appswitch.agent.journal import Journal, Names
+from appswitch.agent.journal import Journal
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.node import backlogs
 from appswitch.agent.registry import Registry
@@ -26,7 +26,7 @@ from appswitch.agent.sockets import read_sockets
 from appswitch.agent.writer import Writer
 from appswitch.errors import Exhausted
 from appswitch.interceptor.decision import Ages
-from appswitch.model import App, Snapshot, VService
+from appswitch.model import App, Mesh, Snapshot, VService
 
 STEP: Final = 250
 """Vservices of a push that are compiled at once: some 50 ms."""
@@ -50,7 +50,7 @@ class NodeState:
     driver: str = "kernel"
     _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "beside"))
     """For netlink (pyroute2 runs an event loop of its own, which ours does not bear) and for saving."""
-    _unsaved: tuple[tuple[VService, ...], Names] | None = None
+    _unsaved: Mesh | None = None
     _saving: bool = False
     _unsupported: dict[resource_unsupported.Row, float] = field(default_factory=dict)
 
@@ -142,7 +142,7 @@ class NodeState:
         """See `attach.Attachments`."""
         await self.attachments.detach(which)
 
-    async def apply_istio(self, vservices: tuple[VService, ...], names: Names) -> None:
+    async def apply_istio(self, pushed: Mesh) -> None:
         """A push, in the tables when this returns; one that does not fit leaves the last good one.
 
         A large one goes in step by step, new before old, so that launches do not wait for all of it.
@@ -150,31 +150,32 @@ class NodeState:
         before = self.registry.snapshot
         old = {each.name: each for each in before.vservices if each.origin == "istio"}
         table = dict(old)
-        changed = [each for each in vservices if old.get(each.name) != each]
+        changed = [each for each in pushed.vservices if old.get(each.name) != each]
+        former = Mesh(tuple(old.values()), before.names, before.policies)
         try:
             for first in range(0, len(changed) - STEP, STEP):
                 table |= {each.name: each for each in changed[first : first + STEP]}
-                self._replace(tuple(table.values()), before.names)
+                self._replace(replace(former, vservices=tuple(table.values())))
                 await asyncio.sleep(0)
-            for name in self._replace(vservices, names):
+            for name in self._replace(pushed):
                 self.log(Event.NOTE, text="a user's vservice has the name of one of Istio's", name=name)
         except Exhausted:
-            self.registry.replace_istio(tuple(old.values()), before.names)
+            self.registry.replace_istio(former)
             self.writer.soon()
             return
-        self._unsaved = (vservices, names)
+        self._unsaved = pushed
         if not self._saving:
             self._save()
 
     def close(self) -> None:
         """Save what is not yet saved."""
         if self._unsaved is not None:
-            self._beside.submit(self.journal.save_istio, *self._unsaved)
+            self._beside.submit(self.journal.save_istio, self._unsaved)
             self._unsaved = None
         self._beside.shutdown()
 
-    def _replace(self, vservices: tuple[VService, ...], names: Names) -> tuple[str, ...]:
-        left_out = self.registry.replace_istio(vservices, names)
+    def _replace(self, table: Mesh) -> tuple[str, ...]:
+        left_out = self.registry.replace_istio(table)
         self.writer.write()
         return left_out
 
@@ -187,5 +188,5 @@ class NodeState:
         self._saving = unsaved is not None
         if unsaved is not None:
             loop = asyncio.get_running_loop()
-            saving = self._beside.submit(self.journal.save_istio, *unsaved)
+            saving = self._beside.submit(self.journal.save_istio, unsaved)
             saving.add_done_callback(lambda _: loop.call_soon_threadsafe(self._save))

@@ -19,7 +19,7 @@ from harness import OWN, Node, interleaved, node, pin, probe, report, rounds, wa
 from appswitch.agent.planner import Planner
 from appswitch.agent.registry import Registry
 from appswitch.interceptor.kernel import Kernel
-from appswitch.model import Backend, PortMap, VService
+from appswitch.model import Backend, Mesh, PortMap, VService
 
 COUNT = 4000
 APPS = int(os.environ.get("BENCH_APPS", 1000))
@@ -130,7 +130,7 @@ def tables_alone() -> None:
     ]
     registry = Registry("bench", IPv4Address("10.0.2.15"))
     planner = Planner(registry)
-    registry.replace_istio(vservices)
+    registry.replace_istio(Mesh(tuple(vservices)))
     kernel = Kernel.open(Path(f"/sys/fs/bpf/appswitch/bench-{os.getpid()}"), clean=True)
     try:
         begin = time.monotonic()
@@ -138,7 +138,7 @@ def tables_alone() -> None:
         compiled = time.monotonic()
         kernel.apply(commands)
         written = time.monotonic()
-        registry.replace_istio(vservices[1:])
+        registry.replace_istio(Mesh(tuple(vservices[1:])))
         changed = time.monotonic()
         kernel.apply(planner.plan(changed))
         done = time.monotonic()

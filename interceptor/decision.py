@@ -21,11 +21,11 @@ from appswitch.interceptor.index import (
     LOOPBACK_IP,
     Index,
     Key,
-    Member,
     Rule,
     Target,
     effective_weights,
 )
+from appswitch.interceptor.targets import NO_LABEL
 from appswitch.model import App, Class, Destination, LbPolicy, Protocol, Snapshot
 
 LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
@@ -60,14 +60,19 @@ class Candidate:
     port: int
     weight: int
     """Its part of the connections, relative to the other eligible ones'."""
-    eligible: bool
-    """Policy lets this client reach it."""
+    barred: str
+    """Why policy does not let this client reach it; empty: it does."""
     live: bool = True
     """Somebody listens there; of an address outside nothing is known, so it counts as live."""
     failed: float | None = None
     """Seconds since the last dial to it failed; None: the last one did not, or it is an app."""
     avoided: bool = False
     """It failed within AVOID seconds, and others are there."""
+
+    @property
+    def eligible(self) -> bool:
+        """Policy lets this client reach it."""
+        return not self.barred
 
     @property
     def picked(self) -> bool:
@@ -136,8 +141,8 @@ def decide(
         found = _at(index, app_class, Key(int(address), port, protocol), port, ages)
     if found is None or (found.kind is Kind.BALANCE and not found.picks):
         anything = _at(index, app_class, Key(int(address), 0, protocol), port, ages)
-        if anything is not None and (found is None or anything.candidates):
-            found = anything  # else it only says ECONNREFUSED, as `found` does, and with the reason
+        if anything is not None and not (found is not None and found.error and anything.kind is Kind.REFUSE):
+            found = anything  # what refuses other ports says nothing of this one, where nobody listens
     if found is None:
         return Verdict(Kind.DIRECT, "nothing of ours: dialled directly from the node", Rule.OUTSIDE)
     if pod and found.rule is Rule.DNS and found.kind is Kind.BALANCE:
@@ -161,24 +166,28 @@ def _wait(verdict: Verdict, seconds: float) -> Verdict:
 
 
 def _route(target: Target, client: Class, name: str) -> Verdict:
-    through = [m for m in target.members if _lets(m, client) and m.weight]
+    refusals = [m.access.refusal(client) if m.access else "" for m in target.members]
+    pairs = list(zip(target.members, refusals, strict=True))
+    through = [m for m, refusal in pairs if not refusal and m.weight]
     weights = iter(effective_weights(through))
     candidates = tuple(
         Candidate(
             m.app,
             IPv4Address(m.address),
             m.port,
-            next(weights) if (eligible := _lets(m, client)) and m.weight else m.weight,
-            eligible,
+            next(weights) if not refusal and m.weight else m.weight,
+            refusal,
         )
-        for m in target.members
+        for m, refusal in pairs
     )
     source = IPv4Address(target.source_ip) if target.source_ip else None
     verdict = Verdict(Kind.BALANCE, "", target.rule, target.dead, name, target.policy, candidates, source)
     if through:
         return verdict
     if any(m.weight for m in target.members):
-        error, why = target.denied, f"no app behind {name} shares a label with {client.labels}"
+        reason = next((refusal for refusal in refusals if refusal != NO_LABEL), "")
+        why = f"{name}: {reason}" if reason else f"no app behind {name} shares a label with {client.labels}"
+        error = target.denied
         if target.rule is Rule.DNS:
             why = "a nameserver of other apps', for which the built-in DNS answers"
     elif target.rule is Rule.REST:
@@ -188,10 +197,6 @@ def _route(target: Target, client: Class, name: str) -> Verdict:
     if not error:
         return replace(verdict, kind=Kind.DIRECT, error=0, why=f"{why}; the node's own program is dialled")
     return replace(verdict, kind=Kind.REFUSE, error=error, why=why)
-
-
-def _lets(member: Member, client: Class) -> bool:
-    return member.labels is None or client.reaches(member.labels)
 
 
 def _at(index: Index, client: Class, key: Key, port: int, ages: Ages) -> Verdict | None:
@@ -242,7 +247,7 @@ def _loopback(index: Index, client: App | Class, destination: Destination) -> Ve
         why = f"loopback is private to each app, and this one does not listen on port {destination.port}"
         return Verdict(Kind.REFUSE, why, Rule.LOOPBACK, ECONNREFUSED)
     address = destination.address if int(destination.address) else IPv4Address(LOOPBACK_IP)
-    candidate = Candidate(client.id, address, destination.port, 1, True)
+    candidate = Candidate(client.id, address, destination.port, 1, "")
     return Verdict(Kind.BALANCE, "the app's own loopback", Rule.LOOPBACK, candidates=(candidate,))
 
 

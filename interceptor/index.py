@@ -13,7 +13,7 @@ from errno import EACCES
 from ipaddress import IPv4Address
 from typing import Final
 
-from appswitch.interceptor.targets import Key, Member, Rule, Target, effective_weights
+from appswitch.interceptor.targets import Access, Key, Member, Rule, Target, effective_weights
 from appswitch.model import (
     ASKED_NAMESERVER,
     App,
@@ -24,8 +24,19 @@ from appswitch.model import (
     Snapshot,
     VService,
 )
+from appswitch.policy import Guard, InboundPolicy
 
-__all__ = ["DNS_PORT", "LOOPBACK_IP", "Index", "Key", "Member", "Rule", "Target", "effective_weights"]
+__all__ = [
+    "DNS_PORT",
+    "LOOPBACK_IP",
+    "Access",
+    "Index",
+    "Key",
+    "Member",
+    "Rule",
+    "Target",
+    "effective_weights",
+]
 
 DNS_PORT: Final = 53
 LOOPBACK_IP: Final = 0x7F000001
@@ -55,6 +66,12 @@ class Index:
         self._fronts: dict[Key, int] = {}
         self._behind: dict[int, str | set[str]] = {}
         """Vservices by backend, as `_backends_of` numbers them.  Most have one: no set for those."""
+        self._policies: dict[int, InboundPolicy] = {}
+        """By the address of the workload."""
+        self._named_ports: dict[int, frozenset[int]] = {}
+        """Likewise, the ports that its policy names."""
+        self._guards: dict[tuple[int, int], Guard | None] = {}
+        """By address and port, as far as they were asked for."""
 
     @staticmethod
     def of(snapshot: Snapshot) -> Index:
@@ -67,6 +84,7 @@ class Index:
             index.add_service(service)
         for vservice in snapshot.vservices:
             index.add_vservice(vservice)
+        index.set_policies(snapshot.policies)
         return index
 
     # --- what there is
@@ -78,6 +96,8 @@ class Index:
             candidates |= {Key(self._dns[0], DNS_PORT, protocol) for protocol in PROTOCOLS}
         candidates.update(Key(ip, 0, protocol) for ip in self._by_ip for protocol in PROTOCOLS)
         candidates.update(Key(ip, DNS_PORT, protocol) for ip in self._nameservers for protocol in PROTOCOLS)
+        for app in self.apps.values():
+            candidates.update(self._named_keys(app))
         candidates.update(self._claims, self._fronts, self._serving)
         return (key for key in candidates if self.target(key) is not None)
 
@@ -92,15 +112,19 @@ class Index:
             return self._front(claims[0], protocol)
         if port:
             serving = self._serving.get(key)
-            if not serving or not (ip in self.local or len(self._by_ip[ip]) > 1):
+            if serving and (ip in self.local or len(self._by_ip[ip]) > 1):
+                return Target(Rule.SERVICE, "", self._members(key, serving))
+            if protocol != Protocol.TCP or not self._is_named(ip, port):
                 return self._nameserver(key)
-            return Target(Rule.SERVICE, "", self._members(ip, serving))
         if apps := self._by_ip.get(ip):
+            members = self._members(key, apps)
             if ip in self.local:
-                return Target(Rule.APP, "", self._members(ip, apps), denied=0, dead=0)
+                return Target(Rule.APP, "", members, denied=0, dead=0)
             if ip in self._own:  # a pod may have other containers, which the mesh does not know
-                return Target(Rule.APP, "", self._members(ip, apps), dead=0)
-            return Target(Rule.APP, "", self._members(ip, apps))
+                return Target(Rule.APP, "", members, dead=0)
+            return Target(Rule.APP, "", members)
+        if port:
+            return self._nameserver(key)
         if key in self._fronts and ip not in self.local:
             return Target(Rule.VSERVICE, "")
         return None
@@ -151,6 +175,19 @@ class Index:
             if dns:
                 self.touched.update(Key(dns[0], DNS_PORT, protocol) for protocol in PROTOCOLS)
 
+    def set_policies(self, policies: Iterable[InboundPolicy]) -> None:
+        """Who may connect to the apps of which addresses, in place of what was so before."""
+        wanted = {int(address): policy for policy in policies for address in policy.addresses}
+        changed = {ip for ip in wanted.keys() | self._policies if wanted.get(ip) != self._policies.get(ip)}
+        guarded = {app.id: app for ip in changed for app in self._by_ip.get(ip, {}).values()}
+        for app in guarded.values():
+            self._touch_guarded(app)
+        self._policies = wanted
+        self._named_ports = {ip: policy.named_ports for ip, policy in wanted.items()}
+        self._guards = {place: guard for place, guard in self._guards.items() if place[0] not in changed}
+        for app in guarded.values():
+            self._touch_guarded(app)
+
     def add_app(self, app: App) -> None:
         """An app that has no service yet."""
         self.apps[app.id] = app
@@ -160,6 +197,7 @@ class Index:
         for address in app.addresses:
             self._by_ip.setdefault(int(address), {})[app.id] = app
             self._app_changed(int(address))
+        self.touched.update(self._named_keys(app))
         for nameserver in map(int, app.nameservers):
             self._nameservers[nameserver] += 1
             self._touch_nameserver(nameserver)
@@ -181,6 +219,7 @@ class Index:
             if not self._by_ip[ip]:
                 del self._by_ip[ip]
             self._app_changed(ip)
+        self.touched.update(self._named_keys(app))
         for nameserver in map(int, app.nameservers):
             self._touch_nameserver(nameserver)
             self._nameservers[nameserver] -= 1
@@ -258,18 +297,61 @@ class Index:
                 return None
         elif ip in self._by_ip or Key(ip, 0, protocol) in self._fronts:
             return None  # an address of ours has nobody's nameserver
-        member = Member(0, LOOPBACK_IP, self._dns[1], 1, 0, ASKED_NAMESERVER)
+        member = Member(0, LOOPBACK_IP, self._dns[1], 1, 0, Access(ASKED_NAMESERVER))
         return Target(Rule.DNS, "dns", (member,), denied=0, dead=0)
 
     def _touch_nameserver(self, ip: int) -> None:
         if ip in self._nameservers:
             self.touched.update(Key(ip, DNS_PORT, protocol) for protocol in PROTOCOLS)
 
-    def _members(self, ip: int, apps: Iterable[int]) -> tuple[Member, ...]:
-        found = self.apps
+    def _members(self, key: Key, apps: Iterable[int]) -> tuple[Member, ...]:
+        ip, port, protocol = key
         return tuple(
-            Member(app, ip, 0, 1, i, found[app].app_class.labels) for i, app in enumerate(sorted(apps))
+            Member(app, ip, 0, 1, i, self._access(app, port, protocol)) for i, app in enumerate(sorted(apps))
         )
+
+    # --- policies
+
+    def _workload(self, app: App) -> int | None:
+        """The address by which a policy is about the app; None: none is."""
+        return next((int(each) for each in app.addresses if int(each) in self._policies), None)
+
+    def _is_named(self, ip: int, port: int) -> bool:
+        """Whether a policy says something of its own about this port of an app that has the address."""
+        if not self._policies:
+            return False
+        workloads = (self._workload(app) for app in self._by_ip.get(ip, {}).values())
+        return any(port in self._named_ports[each] for each in workloads if each is not None)
+
+    def _named_keys(self, app: App) -> Iterator[Key]:
+        workload = self._workload(app)
+        for port in self._named_ports[workload] if workload is not None else ():
+            for address in app.addresses:
+                yield Key(int(address), port, Protocol.TCP)
+
+    def _access(self, app: int, port: int, protocol: int) -> Access:
+        labels = self.apps[app].app_class.labels
+        workload = self._workload(self.apps[app]) if self._policies and protocol == Protocol.TCP else None
+        guard = None if workload is None else self._guard(workload, port)
+        return Access(labels) if guard is None else Access(labels, guard, int(self.apps[app].source_ip))
+
+    def _guard(self, workload: int, port: int) -> Guard | None:
+        place = workload, port if port in self._named_ports[workload] else 0
+        if place not in self._guards:
+            self._guards[place] = self._policies[workload].guard(IPv4Address(workload), place[1])
+        return self._guards[place]
+
+    def _touch_guarded(self, app: App) -> None:
+        """All that a policy may make a difference to."""
+        self.touched.update(self._named_keys(app))
+        ports = {0} | {port for port, _ in self._services[app.id]}
+        for ip in map(int, app.addresses):
+            self.touched.update(Key(ip, port, Protocol.TCP) for port in ports)
+            if ip not in self.local:
+                self._touch_behind(ip, 0)
+        for ip in self.local:
+            for place in [place for place in self._behind if place >> 16 == ip]:
+                self._touch_behind(ip, place & 0xFFFF)
 
     def _front(self, claim: tuple[bool, str, PortMap], protocol: int) -> Target:
         _, name, ports = claim
@@ -283,8 +365,8 @@ class Index:
             if not apps:
                 members.append(Member(0, ip, port, backend.weight, share, None))
             for app in apps:
-                labels = self.apps[app].app_class.labels
-                members.append(Member(app, ip, port, backend.weight, share, labels))
+                access = self._access(app, port, protocol)
+                members.append(Member(app, ip, port, backend.weight, share, access))
         source = int(vservice.source_ip) if vservice.source_ip else 0
         return Target(Rule.VSERVICE, name, tuple(members), vservice.policy, source)
 

@@ -1,8 +1,9 @@
 """From the decision to rows: for each key, which group of backends each class gets.  Pure.
 
 `compile_rows` is the plain way and the reference.  `Compiler` does the same for keys that changed
-only: eligibility depends on nothing but which sets of labels stand behind a key, so it is worked out
-once for each such set, and a class that comes or goes costs nothing where it makes no difference.
+only: eligibility depends on nothing but what the apps behind a key ask of their clients (labels, policies).
+It is worked out once for each such set, and a class that comes or goes costs nothing where it makes no
+difference.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from appswitch.interceptor import abi
 from appswitch.interceptor.alias import KEEP, alias_table, spread
 from appswitch.interceptor.decision import Kind, Verdict, route
-from appswitch.interceptor.index import Index, Key, Member, Target, effective_weights
+from appswitch.interceptor.index import Access, Index, Key, Member, Target, effective_weights
 from appswitch.model import Class, Labels, LbPolicy, Snapshot
 
 _HEAD: Final = struct.Struct("=IHBB")
@@ -72,9 +73,9 @@ class Compiler:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._classes: tuple[Class | None, ...] = ()
-        self._patterns: dict[frozenset[Labels], _Pattern] = {}
-        self._keys: dict[frozenset[Labels], set[Key]] = {}
-        self._labels: dict[Key, frozenset[Labels]] = {}
+        self._patterns: dict[frozenset[Access], _Pattern] = {}
+        self._keys: dict[frozenset[Access], set[Key]] = {}
+        self._accesses: dict[Key, frozenset[Access]] = {}
 
     def refresh(self, keys: Iterable[Key], classes: Classes) -> dict[Key, Row | None]:
         """Rows of these keys, and of those that a change of classes touches; None: the key is no more."""
@@ -85,32 +86,32 @@ class Compiler:
 
     def _refresh(self, key: Key) -> Row | None:
         target = self._index.target(key)
-        labels = frozenset() if target is None else frozenset(m.labels for m in target.members if m.labels)
-        if (before := self._labels.get(key)) is not None and before != labels:
+        access = frozenset() if target is None else frozenset(m.access for m in target.members if m.access)
+        if (before := self._accesses.get(key)) is not None and before != access:
             self._forget(key, before)
         if target is None:
             return None
-        if not labels:
-            return Row((_group(target, labels),))
-        if before != labels:
-            self._labels[key] = labels
-            self._keys.setdefault(labels, set()).add(key)
-        pattern = self._patterns.get(labels)
+        if not access:
+            return Row((_group(target, access),))
+        if before != access:
+            self._accesses[key] = access
+            self._keys.setdefault(access, set()).add(key)
+        pattern = self._patterns.get(access)
         if pattern is None:
-            pattern = self._patterns[labels] = _pattern(labels, self._classes)
+            pattern = self._patterns[access] = _pattern(access, self._classes)
         if isinstance(pattern, frozenset):
             return Row((_group(target, pattern),))
-        groups: dict[frozenset[Labels], Group] = {}
+        groups: dict[frozenset[Access], Group] = {}
         for subset in pattern:
             if subset is not None and subset not in groups:
                 groups[subset] = _group(target, subset)
         return _row([None if subset is None else groups[subset] for subset in pattern])
 
-    def _forget(self, key: Key, labels: frozenset[Labels]) -> None:
-        del self._labels[key]
-        self._keys[labels].discard(key)
-        if not self._keys[labels]:
-            del self._keys[labels], self._patterns[labels]
+    def _forget(self, key: Key, access: frozenset[Access]) -> None:
+        del self._accesses[key]
+        self._keys[access].discard(key)
+        if not self._keys[access]:
+            del self._keys[access], self._patterns[access]
 
     def _reclassify(self, classes: tuple[Class | None, ...]) -> set[Key]:
         """Take new classes; returns the keys for which they make a difference."""
@@ -120,19 +121,19 @@ class Compiler:
         changed = [after[i] for i in range(size) if before[i] != after[i]]
         common = any(before) and any(after)
         touched: set[Key] = set()
-        for labels, pattern in self._patterns.items():
+        for access, pattern in self._patterns.items():
             same = isinstance(pattern, frozenset) and common
-            if same and all(c is None or _subset(labels, c) == pattern for c in changed):
+            if same and all(c is None or _subset(access, c) == pattern for c in changed):
                 continue  # one for all, and the same for those that came
-            fresh = _pattern(labels, classes)
+            fresh = _pattern(access, classes)
             if fresh != pattern:
-                self._patterns[labels] = fresh
-                touched |= self._keys[labels]
+                self._patterns[access] = fresh
+                touched |= self._keys[access]
         return touched
 
 
-_Pattern = frozenset[Labels] | tuple[frozenset[Labels] | None, ...]
-"""The labels that may be reached: by every class, or by each one."""
+_Pattern = frozenset[Access] | tuple[frozenset[Access] | None, ...]
+"""What may be reached: by every class, or by each one."""
 _NOBODY: Final = Class(Labels(frozenset()))
 
 
@@ -140,20 +141,21 @@ def _padded(classes: tuple[Class | None, ...], size: int) -> tuple[Class | None,
     return classes + (None,) * (size - len(classes))
 
 
-def _subset(labels: frozenset[Labels], client: Class) -> frozenset[Labels]:
-    return frozenset(each for each in labels if client.reaches(each))
+def _subset(access: frozenset[Access], client: Class) -> frozenset[Access]:
+    return frozenset(each for each in access if not each.refusal(client))
 
 
-def _pattern(labels: frozenset[Labels], classes: Classes) -> _Pattern:
-    known: dict[tuple[Labels, bool], frozenset[Labels]] = {}
-    pattern: list[frozenset[Labels] | None] = []
+def _pattern(access: frozenset[Access], classes: Classes) -> _Pattern:
+    known: dict[Class | tuple[Labels, bool], frozenset[Access]] = {}
+    guarded = any(each.guard for each in access)
+    pattern: list[frozenset[Access] | None] = []
     for client in classes:
         if client is None:
             pattern.append(None)
             continue
-        kind = client.labels, client.asks_nameservers
+        kind = client if guarded else (client.labels, client.asks_nameservers)
         if (subset := known.get(kind)) is None:
-            subset = known[kind] = _subset(labels, client)
+            subset = known[kind] = _subset(access, client)
         pattern.append(subset)
     distinct = set(known.values())
     if len(distinct) <= 1:
@@ -172,9 +174,9 @@ def _row(groups: Sequence[Group | None]) -> Row:
     return Row(tuple(places), tuple(by_class))
 
 
-def _group(target: Target, reachable: frozenset[Labels]) -> Group:
-    """What a class gets that may reach these labels."""
-    members = [m for m in target.members if m.weight and (m.labels is None or m.labels in reachable)]
+def _group(target: Target, reachable: frozenset[Access]) -> Group:
+    """What a class gets that may reach these."""
+    members = [m for m in target.members if m.weight and (m.access is None or m.access in reachable)]
     if members:
         source = target.source_ip.to_bytes(4, "big")
         weights = effective_weights(members)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from errno import EACCES, ECONNREFUSED
 from math import lcm
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from appswitch.model import Labels, LbPolicy
+from appswitch.model import Class, Labels, LbPolicy
+from appswitch.policy import Guard, Peer
 
 
 class Rule(Enum):
@@ -37,6 +38,28 @@ class Key(NamedTuple):
     protocol: int
 
 
+class Access(NamedTuple):
+    """What a client needs to reach an app's port."""
+
+    labels: Labels
+    """One in common."""
+    guard: Guard | None = None
+    """And that this lets it through."""
+    address: int = 0
+    """The app's, where it is guarded: it may always dial itself."""
+
+    def refusal(self, client: Class) -> str:
+        """Why the client may not; empty: it may."""
+        if not client.reaches(self.labels):
+            return NO_LABEL
+        if self.guard is None or (client.address is not None and int(client.address) == self.address):
+            return ""
+        return self.guard.refusal(Peer(client.address, client.namespace, client.service_account))
+
+
+NO_LABEL: Final = "no shared label"
+
+
 class Member(NamedTuple):
     """One backend behind a key, before policy: an app, or an address outside."""
 
@@ -49,8 +72,8 @@ class Member(NamedTuple):
     """Of its share."""
     share: int
     """Members of one share (apps that have the same address) divide its weight equally."""
-    labels: Labels | None
-    """None: not an app, so labels do not apply."""
+    access: Access | None
+    """None: not an app, so anybody may."""
 
 
 @dataclass(frozen=True, slots=True)

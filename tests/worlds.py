@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import strategies as st
 from kernel_model import KernelModel
@@ -19,10 +19,20 @@ from appswitch.model import (
     Destination,
     Labels,
     LbPolicy,
+    Mesh,
     PortMap,
     Protocol,
     Service,
     VService,
+)
+from appswitch.policy import (
+    AccessFilter,
+    AccessRule,
+    Action,
+    Condition,
+    ConditionKind,
+    InboundPolicy,
+    PortAccess,
 )
 
 NODE_IP = IPv4Address("10.0.2.15")
@@ -46,7 +56,11 @@ _protocol = st.sampled_from(Protocol)
 _app_id = st.integers(1, 7)
 NAMESERVERS = tuple(map(IPv4Address, ("127.0.0.53", "169.254.1.1", "10.0.2.15", "2.2.2.2", "93.184.216.34")))
 _class = st.builds(
-    Class, st.sampled_from(LABELS), st.sampled_from(("", "ns")), asks_nameservers=st.booleans()
+    Class,
+    st.sampled_from(LABELS),
+    st.sampled_from(("", "ns")),
+    st.just("account"),
+    asks_nameservers=st.booleans(),
 )
 _nameservers = st.lists(st.sampled_from(NAMESERVERS), max_size=2, unique=True).map(tuple)
 _backend = st.builds(
@@ -77,6 +91,28 @@ services = st.builds(
     st.integers(0, 1),
     st.sampled_from(BindScope),
 )
+
+
+def _policy(address: IPv4Address, action: Action, condition: Condition) -> InboundPolicy:
+    rules = (AccessRule("rule", condition),)
+    return InboundPolicy(
+        (address,), "cluster.local", (PortAccess(0, filters=(AccessFilter(action, rules),)),)
+    )
+
+
+_NOT_NS = Condition(ConditionKind.NOT, (Condition(ConditionKind.PRINCIPAL, pattern=".*/ns/ns/.*"),))
+POLICIES = (
+    _policy(ADDRESSES[0], Action.ALLOW, Condition(ConditionKind.SOURCE, network=IPv4Network("1.1.1.0/24"))),
+    _policy(
+        ADDRESSES[3],
+        Action.DENY,
+        Condition(ConditionKind.ALL, (Condition(ConditionKind.PORT, first=80, last=80), _NOT_NS)),
+    ),
+    InboundPolicy((ADDRESSES[0],), "cluster.local", (PortAccess(0), PortAccess(80, plaintext=False))),
+)
+"""By source; a negated identity for one port of the node's own address; and one port alone with identity."""
+
+
 changes = st.one_of(
     st.tuples(st.just("add_app"), apps),
     st.tuples(st.just("remove_app"), _app_id),
@@ -87,6 +123,7 @@ changes = st.one_of(
     st.tuples(st.just("delete_vservice"), st.sampled_from(("a", "b", "c"))),
     st.tuples(st.just("replace_istio"), st.lists(vservices, max_size=3, unique_by=lambda v: v.name)),
     st.tuples(st.just("resync"), st.lists(services, max_size=4, unique_by=lambda s: s.real_port)),
+    st.tuples(st.just("set_policies"), st.lists(st.sampled_from(POLICIES), max_size=2)),
     st.tuples(st.just("set_dns"), st.integers(0, 2)),
     st.tuples(st.just("wait"), st.sampled_from((0.1, 0.6, 1.0, 5.0))),
     st.tuples(st.just("restart"), st.booleans()),
@@ -120,7 +157,14 @@ class World:
         return world
 
     def _fresh(self) -> Registry:
-        return Registry("host", NODE_IP, local_ips=frozenset({NODE_IP}), dns_ip=DNS_IP, dns_port=5300)
+        return Registry(
+            "host",
+            NODE_IP,
+            local_ips=frozenset({NODE_IP}),
+            dns_ip=DNS_IP,
+            dns_port=5300,
+            by_address=True,
+        )
 
     def do(self, change: tuple[str, object]) -> None:
         """Apply one change; those that are not possible now do nothing."""
@@ -146,7 +190,15 @@ class World:
                 if name in mine:
                     registry.delete_vservice(name)
             case "replace_istio", list() as pushed:
-                registry.replace_istio(replace(v, origin="istio") for v in pushed)
+                registry.replace_istio(
+                    Mesh(
+                        tuple(replace(v, origin="istio") for v in pushed), policies=registry.snapshot.policies
+                    )
+                )
+            case "set_policies", list() as policies:
+                table = tuple(v for v in registry.snapshot.vservices if v.origin == "istio")
+                once = {policy.addresses: policy for policy in policies}
+                registry.replace_istio(Mesh(table, policies=tuple(once.values())))
             case "set_dns", int() as port:
                 registry.set_dns(DNS_IP if port else None, port)
             case "wait", float() as seconds:
@@ -177,7 +229,9 @@ class World:
             for vservice in snapshot.vservices:
                 if vservice.origin == "user":
                     self.registry.create_vservice(vservice)
-            self.registry.replace_istio(v for v in snapshot.vservices if v.origin == "istio")
+            self.registry.replace_istio(
+                Mesh(tuple(v for v in snapshot.vservices if v.origin == "istio"), policies=snapshot.policies)
+            )
         self.planner = Planner(self.registry)
         self.planner.restore(self.kernel.dump(), self.now)
         commands = self.planner.plan(self.now)

@@ -10,14 +10,10 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from appswitch.xds import decode_route
-from appswitch.xds.leftover import Leftover
+from appswitch.xds import decode_access, decode_route
+from appswitch.xds.leftover import HTTP_MANAGER, QUIET_FILTERS, QUIET_HTTP, TCP_PROXY, Leftover
 from appswitch.xds.resources import Chain, HttpTarget, Listener, TcpTarget, Weighted
 
-_TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-_HTTP = (
-    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-)
 _LISTENER_FIELDS = frozenset(
     {"name", "address", "additional_addresses", "filter_chains", "default_filter_chain"}
     | {"traffic_direction", "listener_filters"}
@@ -42,26 +38,18 @@ _TCP_FIELDS = frozenset({"cluster", "weighted_clusters", "stat_prefix", "access_
 _QUIET_LISTENER_FILTERS = frozenset(
     f"envoy.filters.listener.{name}" for name in ("http_inspector", "tls_inspector", "original_dst")
 )
-_QUIET_FILTERS = frozenset(
-    {"istio.metadata_exchange", "istio.stats", "envoy.filters.network.metadata_exchange", "istio_stats"}
-)
-_QUIET_HTTP = frozenset(
-    {"istio.metadata_exchange", "istio.alpn", "istio.stats", "envoy.filters.http.grpc_stats"}
-    | {"envoy.filters.http.fault", "envoy.filters.http.cors", "envoy.filters.http.router"}
-)
-"""Istio puts these, doing nothing, into every connection manager; faults and CORS come with the routes."""
 
 
 def listener(value: bytes) -> Listener:
-    """Decode a Listener.  Of inbound ones only the policy that is not enforced is noted."""
+    """Decode a Listener.  Of inbound ones only who may connect is kept."""
     message = listener_pb2.Listener.FromString(value)
     if not message.name:
         raise ValueError("a listener without name")
     left = Leftover(message.name)
     outbound = message.traffic_direction == base_pb2.OUTBOUND
     if not outbound:
-        _inbound(message, left)
-        return Listener(message.name, (), False, (), None, left.done())
+        access = decode_access.inbound(message, left)
+        return Listener(message.name, (), False, (), None, left.done(), access)
     addresses = tuple(
         address
         for item in (message.address, *(extra.address for extra in message.additional_addresses))
@@ -76,22 +64,6 @@ def listener(value: bytes) -> Listener:
     if not chains and default is None:
         raise ValueError("no filter chain")
     return Listener(message.name, addresses, True, chains, default, left.done())
-
-
-def _inbound(message: Any, left: Leftover) -> None:
-    """Note the access policy and mutual TLS of this node's own servers."""
-    for chain in (*message.filter_chains, message.default_filter_chain):
-        if chain.HasField("transport_socket"):
-            left.add("inbound.transport_socket", "mutual TLS is not terminated: plaintext only")
-        for item in chain.filters:
-            if item.name == "envoy.filters.network.rbac":
-                left.add("inbound.rbac", "the access policy is not enforced")
-            elif item.typed_config.type_url == _HTTP:
-                for inner in _manager(item).http_filters:
-                    if inner.name not in _QUIET_HTTP:
-                        left.add(f"inbound.http_filters.{inner.name}", "not applied")
-            elif item.typed_config.type_url != _TCP_PROXY and item.name not in _QUIET_FILTERS:
-                left.add(f"inbound.filters.{item.name}", "not applied")
 
 
 def _address(message: Any, left: Leftover) -> tuple[str, int] | None:
@@ -139,11 +111,11 @@ def _chain(message: Any, left: Leftover) -> Chain:
 def _target(message: Any, left: Leftover) -> TcpTarget | HttpTarget | None:
     target: TcpTarget | HttpTarget | None = None
     for item in message.filters:
-        if item.typed_config.type_url == _TCP_PROXY:
+        if item.typed_config.type_url == TCP_PROXY:
             target = _tcp(tcp_proxy_pb2.TcpProxy.FromString(item.typed_config.value), left)
-        elif item.typed_config.type_url == _HTTP:
+        elif item.typed_config.type_url == HTTP_MANAGER:
             target = _http(_manager(item), left)
-        elif item.name not in _QUIET_FILTERS:
+        elif item.name not in QUIET_FILTERS:
             left.add(f"filter_chain.filters.{item.name}")
     return target
 
@@ -164,7 +136,7 @@ def _tcp(proxy: Any, left: Leftover) -> TcpTarget:
 
 def _http(manager: Any, left: Leftover) -> HttpTarget:
     for item in manager.http_filters:
-        if item.name not in _QUIET_HTTP:
+        if item.name not in QUIET_HTTP:
             left.add(f"http_connection_manager.http_filters.{item.name}")
     kind = manager.WhichOneof("route_specifier")
     if kind == "rds":

@@ -6,6 +6,19 @@ from typing import Any
 
 from appswitch.xds.resources import Unsupported
 
+TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+HTTP_MANAGER = (
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+)
+QUIET_FILTERS = frozenset(
+    {"istio.metadata_exchange", "istio.stats", "envoy.filters.network.metadata_exchange", "istio_stats"}
+)
+QUIET_HTTP = frozenset(
+    {"istio.metadata_exchange", "istio.alpn", "istio.stats", "envoy.filters.http.grpc_stats"}
+    | {"envoy.filters.http.fault", "envoy.filters.http.cors", "envoy.filters.http.router"}
+)
+"""Istio puts these, doing nothing, into every connection manager; faults and CORS come with the routes."""
+
 
 def owner(metadata: Any) -> str:
     """The Istio object that a resource was made from, as `KIND NAMESPACE/NAME`, or "".

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 from envoy_data_plane.envoy.config.core.v3 import Locality, Node
 from envoy_data_plane.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DiscoveryRequest
@@ -38,6 +39,18 @@ class NodeInfo:
     def ip(self) -> str:
         """The workload's address."""
         return self.id.split("~")[1]
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        """All of the workload's (INSTANCE_IPS) that are IPv4."""
+        listed = self.metadata.get("INSTANCE_IPS", self.ip)
+        found = []
+        for text in (self.ip, *(listed.split(",") if isinstance(listed, str) else ())):
+            try:
+                found.append(IPv4Address(text.strip()))
+            except ValueError:
+                pass  # IPv6, or no address: nobody's here
+        return tuple(dict.fromkeys(found))
 
     @property
     def namespace(self) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 
+from appswitch.policy import PortAccess
+
 CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LDS = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -198,6 +200,8 @@ class Listener:
     chains: tuple[Chain, ...]
     default: Chain | None = None
     unsupported: tuple[Unsupported, ...] = ()
+    access: tuple[PortAccess, ...] = ()
+    """Of the listener for connections to this workload: who may make them."""
 
     @property
     def route_configs(self) -> tuple[str, ...]:

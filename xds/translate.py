@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 
 from appswitch.model import LbPolicy, VService
+from appswitch.policy import InboundPolicy, is_open
 from appswitch.xds import names
 from appswitch.xds.ads import Config
 from appswitch.xds.balance import Member, spread
@@ -35,6 +36,7 @@ from appswitch.xds.resources import (
 from appswitch.xds.rows import Key, Made, Row, vservices
 
 ALLOW_ANY, REGISTRY_ONLY = "ALLOW_ANY", "REGISTRY_ONLY"
+VIRTUAL_INBOUND = "virtualInbound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Translation:
     unsupported: tuple[Unsupported, ...] = ()
     outbound: str = ALLOW_ANY
     """Policy for destinations that are not in the mesh."""
+    policies: tuple[InboundPolicy, ...] = ()
+    """Who may connect to the workload's servers; empty: everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,19 @@ class _Spread:
 class Translator:
     """Translates one configuration after the other; remembers the last for make-before-break."""
 
-    def __init__(self, namespace: str = "default", domain: str = "svc.cluster.local") -> None:
-        """`namespace` and `domain` of the workload as which this client asks: they decide short names."""
+    def __init__(
+        self,
+        namespace: str = "default",
+        domain: str = "svc.cluster.local",
+        addresses: tuple[IPv4Address, ...] = (),
+        trust_domain: str = "cluster.local",
+    ) -> None:
+        """`namespace` and `domain` of the workload as which this client asks: they decide short names.
+
+        `addresses`: the workload's, whose inbound policy it gets; `trust_domain`: of its peers' identities.
+        """
         self._namespace, self._domain = namespace, domain
+        self._addresses, self._trust_domain = addresses, trust_domain
         self._spreads: dict[str, _Spread] = {}
         self._rows: dict[Key, Row] = {}
         self._made: Made = {}
@@ -85,7 +99,14 @@ class Translator:
             names.answers(config.names, self._namespace, self._domain),
             tuple(sorted(found, key=lambda item: (item.field, item.resource, item.instead, item.object))),
             work.outbound,
+            self._policies(config),
         )
+
+    def _policies(self, config: Config) -> tuple[InboundPolicy, ...]:
+        inbound = config.listeners.get(VIRTUAL_INBOUND)
+        if inbound is None or not self._addresses or all(map(is_open, inbound.access)):
+            return ()
+        return (InboundPolicy(self._addresses, self._trust_domain, inbound.access),)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The frozen vocabulary that all packages share.  Standard library only, no I/O.
+"""The frozen vocabulary that all packages share (policies: `policy.py`).  No I/O.
 
 Addresses are `ipaddress.IPv4Address`, ports are 0..65535 in host order, an AppId is eight hex
 digits in text and a 32-bit number in the kernel's tables.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address
+
+from appswitch.policy import InboundPolicy
 
 
 
@@ -60,6 +62,8 @@ class Class:
     asks_nameservers: bool = False
     """No resolv.conf could be shown to these apps: what they ask of their own nameservers, the built-in
     DNS answers."""
+    address: IPv4Address | None = None
+    """Where policies may look at addresses (`ax daemon --istio`), the app's own: such apps are a class each."""
 
     def reaches(self, labels: Labels) -> bool:
         """Whether these apps may talk to what has these labels."""
@@ -114,6 +118,11 @@ class App:
     def addresses(self) -> tuple[IPv4Address, ...]:
         """All by which other apps may dial it."""
         return (self.ip,) if self.own_ip in (None, self.ip) else (self.ip, self.own_ip)
+
+    @property
+    def source_ip(self) -> IPv4Address:
+        """The one that the servers it dials see."""
+        return self.own_ip or self.ip
 
     @property
     def id_text(self) -> str:
@@ -186,6 +195,17 @@ class VService:
 
 
 @dataclass(frozen=True, slots=True)
+class Mesh:
+    """All that a control plane asks of connections."""
+
+    vservices: tuple[VService, ...] = ()
+    names: tuple[tuple[str, tuple[IPv4Address, ...]], ...] = ()
+    """Beside those of apps and vservices."""
+    policies: tuple[InboundPolicy, ...] = ()
+    """At most one for each address."""
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """What an app asked to reach."""
 
@@ -205,6 +225,8 @@ class Snapshot:
     vservices: tuple[VService, ...] = ()
     names: tuple[tuple[str, tuple[IPv4Address, ...]], ...] = ()
     """Names from Istio's name table beside those of apps and vservices."""
+    policies: tuple[InboundPolicy, ...] = ()
+    """Who may connect to the apps that have their addresses; at most one for each address."""
     dns_ip: IPv4Address | None = None
     """The vIP that the apps' resolv.conf names; None: built-in DNS is off."""
     dns_port: int = 0

@@ -26,7 +26,7 @@ from appswitch.interceptor.events import (
     PoolEmpty,
     TableFull,
 )
-from appswitch.model import Backend, Destination, PortMap, Protocol, Service, VService
+from appswitch.model import Backend, Destination, Mesh, PortMap, Protocol, Service, VService
 
 
 @pytest.fixture
@@ -364,16 +364,19 @@ def test_a_large_push_goes_in_step_by_step(bench: Bench) -> None:
     async def work() -> None:
         async with bench.daemon() as daemon:
             names = (("s0.default", (IPv4Address(0xF0F00000),)),)
-            push = asyncio.create_task(daemon.state.apply_istio(tuple(pushed(i) for i in range(1000)), names))
+            push = asyncio.create_task(
+                daemon.state.apply_istio(Mesh(tuple(pushed(i) for i in range(1000)), names))
+            )
             await bench.until(lambda: daemon.state.snapshot().vservices, "it begins")
             assert len(daemon.state.snapshot().vservices) < 1000, "others get their turn meanwhile"
             await push
             assert len(daemon.state.snapshot().vservices) == 1000
-            await daemon.state.apply_istio((pushed(0, 2), *(pushed(i) for i in range(2, 1000))), names)
+            changed = (pushed(0, 2), *(pushed(i) for i in range(2, 1000)))
+            await daemon.state.apply_istio(Mesh(changed, names))
             shown = {v["name"]: v for v in await bench.get("vservices")}
             assert len(shown) == 999 and "s1" not in shown and shown["s0"]["backends"][0]["weight"] == 2
-        vservices, saved = Journal(bench.run_dir, print).read_istio()
-        assert len(vservices) == 999 and saved == names
+        saved = Journal(bench.run_dir, print).read_istio()
+        assert len(saved.vservices) == 999 and saved.names == names
 
     run(bench, work)
 
@@ -381,9 +384,9 @@ def test_a_large_push_goes_in_step_by_step(bench: Bench) -> None:
 def test_a_push_that_does_not_fit_leaves_the_last_good_one(bench: Bench) -> None:
     async def work() -> None:
         async with bench.daemon() as daemon:
-            await daemon.state.apply_istio((pushed(0),), ())
+            await daemon.state.apply_istio(Mesh((pushed(0),)))
             bench.machine.kernel.room = 100
-            await daemon.state.apply_istio(tuple(pushed(i) for i in range(900)), ())
+            await daemon.state.apply_istio(Mesh(tuple(pushed(i) for i in range(900))))
             assert [v.name for v in daemon.state.snapshot().vservices] == ["s0"]
             assert bench.log.count(Event.TABLE_FULL) == 1
             bench.machine.kernel.room = 1 << 30

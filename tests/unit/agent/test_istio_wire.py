@@ -7,10 +7,12 @@ from ipaddress import IPv4Address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import POLICIES
 
 from appswitch.agent import istio_wire as wire
 from appswitch.errors import InvalidInput
-from appswitch.model import Backend, PortMap, VService
+from appswitch.model import Backend, Mesh, PortMap, VService
+from appswitch.policy import InboundPolicy
 
 
 def vservice(name: str, weight: int = 1) -> VService:
@@ -36,24 +38,28 @@ rows_of = st.tuples(st.sampled_from("abcdef"), st.integers(0, 3))
 tables = st.lists(rows_of, max_size=6, unique_by=lambda row: row[0])
 pairs = st.tuples(st.sampled_from(["x.default", "y"]), st.just((IPv4Address("1.2.3.4"),)))
 name_lists = st.lists(pairs, max_size=2)
+policies = st.lists(st.sampled_from(POLICIES), max_size=1).map(tuple)
 
 
-@given(st.lists(st.tuples(tables, name_lists), max_size=6), st.integers(0, 6))
-def test_changes_add_up_to_the_table(steps: list[tuple[list[tuple[str, int]], list]], restart: int) -> None:  # type: ignore[type-arg]
+@given(st.lists(st.tuples(tables, name_lists, policies), max_size=6), st.integers(0, 6))
+def test_changes_add_up_to_the_table(
+    steps: list[tuple[list[tuple[str, int]], list, tuple[InboundPolicy, ...]]],  # type: ignore[type-arg]
+    restart: int,
+) -> None:
     differ, merger = wire.Differ(), wire.Merger()
-    for count, (rows, names) in enumerate(steps):
+    for count, (rows, names, policy) in enumerate(steps):
         if count == restart:
             differ = wire.Differ()  # the agent's process died, and another one begins
         table = tuple(vservice(name, weight) for name, weight in rows)
-        merged, merged_names = merger.merge(sent(differ.change(table, tuple(names))))
-        assert {v.name: v for v in merged} == {v.name: v for v in table}
-        assert merged_names == tuple(names)
+        merged = merger.merge(sent(differ.change(Mesh(table, tuple(names), policy))))
+        assert {v.name: v for v in merged.vservices} == {v.name: v for v in table}
+        assert (merged.names, merged.policies) == (tuple(names), policy)
 
 
 def test_only_what_changed_is_sent() -> None:
     differ = wire.Differ()
-    differ.change((vservice("a"), vservice("b"), vservice("c")), ())
-    change = differ.change((vservice("a"), vservice("b", 2)), ())
+    differ.change(Mesh((vservice("a"), vservice("b"), vservice("c"))))
+    change = differ.change(Mesh((vservice("a"), vservice("b", 2))))
     assert change == wire.Change(whole=False, put=(vservice("b", 2),), gone=("c",), names=None)
 
 

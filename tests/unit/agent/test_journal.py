@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from appswitch.agent import journal
 from appswitch.agent.journal import AppRecord, Entry, Journal
 from appswitch.errors import InvalidInput
-from appswitch.model import App, Backend, Class, Expose, Labels, LbPolicy, PortMap, VService
+from appswitch.model import (
+    App,
+    Backend,
+    Class,
+    Expose,
+    Labels,
+    LbPolicy,
+    Mesh,
+    PortMap,
+    VService,
+)
 
 
 def app(number: int, **changes: object) -> AppRecord:
@@ -182,11 +192,11 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     subject.close()
     folder.rename(tmp_path / "away")
     subject.app(app(2))
-    subject.save_istio((), ())
+    subject.save_istio(Mesh())
     subject.sweep()
     assert len(reasons) == 1 and "a restart may forget" in subject.problem
     (tmp_path / "away").rename(folder)
-    assert subject.read_istio() == ((), ())
+    assert subject.read_istio() == Mesh()
     subject.sweep()
     assert reasons[1:] == [""] and not subject.problem
     assert subject.read().apps == (app(1), app(2)) and (folder / "istio").exists()

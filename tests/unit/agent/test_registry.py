@@ -24,6 +24,7 @@ from appswitch.model import (
     Class,
     Destination,
     Labels,
+    Mesh,
     PortMap,
     Protocol,
     Service,
@@ -259,7 +260,7 @@ def test_istio_is_replaced_whole() -> None:
     mine = state.create_vservice(vservice("mine"))
     pushed = [vservice("a", "8.8.8.1"), vservice("b", "8.8.8.2"), vservice("mine", "8.8.8.3")]
     names = (("a.ns", (ONE,)),)
-    assert state.replace_istio(pushed, names) == ("mine",)
+    assert state.replace_istio(Mesh(tuple(pushed), names)) == ("mine",)
     assert {(v.name, v.origin) for v in state.snapshot.vservices} == {
         ("mine", "user"),
         ("a", "istio"),
@@ -268,20 +269,20 @@ def test_istio_is_replaced_whole() -> None:
     assert state.snapshot.names == names
     state.index.touched.clear()
     changed = [pushed[0], replace(pushed[1], backends=(Backend(TWO),))]
-    assert state.replace_istio(changed, names) == ()
+    assert state.replace_istio(Mesh(tuple(changed), names)) == ()
     assert {key.address for key in state.index.touched} == {int(IPv4Address("8.8.8.2"))}
     with pytest.raises(Conflict, match="'a' comes from istio: it goes when it is deleted there"):
         state.delete_vservice("a")
     with pytest.raises(Conflict, match="taken by vservice 'a'"):
         state.create_vservice(vservice("c", "8.8.8.1"))
-    state.replace_istio(())
+    state.replace_istio(Mesh())
     assert state.snapshot.vservices == (mine,) and state.snapshot.names == ()
 
 
 def test_numbers_of_istios_that_fit_nowhere() -> None:
     state = registry()
     wrong = [vservice("p", "8.8.8.1", 70000), vservice("w", backends=(Backend(ONE, 0, 1 << 32),))]
-    assert state.replace_istio([*wrong, vservice("ok", "8.8.8.2")]) == ("p", "w")
+    assert state.replace_istio(Mesh((*wrong, vservice("ok", "8.8.8.2")))) == ("p", "w")
     assert [v.name for v in state.snapshot.vservices] == ["ok"]
 
 
@@ -388,10 +389,10 @@ def test_istio_leads_nobody_to_the_nodes_loopback() -> None:
     inside = ("127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "0.1.2.3")
     backends = tuple(Backend(IPv4Address(ip), 6664) for ip in (*inside, "9.9.9.9"))
     pushed = replace(vservice("x", "8.8.8.1"), backends=backends, origin="istio")
-    assert state.replace_istio([pushed]) == ()
+    assert state.replace_istio(Mesh((pushed,))) == ()
     (found,) = state.snapshot.vservices
     assert found.backends == (Backend(IPv4Address("9.9.9.9"), 6664),)
-    state.replace_istio([replace(pushed, backends=backends[:1])])
+    state.replace_istio(Mesh((replace(pushed, backends=backends[:1]),)))
     (found,) = state.snapshot.vservices
     assert not found.backends
     verdict = decide(state.snapshot, Class(), Destination(IPv4Address("8.8.8.1"), 80, Protocol.TCP))

@@ -115,7 +115,7 @@ def test_nothing_is_left_when_all_is_gone(steps: list[tuple[str, object]]) -> No
     assert world.planner.usage() == before
     assert world.planner.due() is None
     compiler = world.planner._compiler
-    assert not compiler._labels and not compiler._keys and not compiler._patterns
+    assert not compiler._accesses and not compiler._keys and not compiler._patterns
 
 
 @settings(max_examples=50, deadline=None)
