@@ -291,6 +291,7 @@ class _Work:
         parts: list[tuple[int, tuple[Member, ...]]] = []
         live = [part for part in clusters if part.weight > 0]
         policies = set()
+        empty: list[str] = []
         direct = 0
         for part in live:
             known = self.config.clusters.get(part.cluster)
@@ -303,6 +304,15 @@ class _Work:
                 return
             policies.add(found.cluster.balance)
             parts.append((part.weight, found.members))
+            if not found.members:
+                empty.append(part.cluster)
+        if len(empty) < len(parts):
+            for name in empty:
+                self._note(
+                    "weighted_clusters",
+                    f"{listener.name}: {name}",
+                    "it has no endpoints: its share goes to the others instead of being refused",
+                )
         if direct:
             if direct < len(live):
                 self._note(

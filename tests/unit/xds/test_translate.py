@@ -78,6 +78,19 @@ def test_weight_zero_takes_a_cluster_out() -> None:
     assert backends(vservice) == {"10.0.0.1:8080": 1}
 
 
+def test_the_share_of_a_cluster_without_endpoints_is_reported() -> None:
+    parts = cluster(A), cluster(B), assignment(A, "10.0.0.1:80"), assignment(B)
+    translation = Mesh().push(*parts, tcp_listener("10.1.1.1", 80, **{A: 95, B: 5}))
+    assert backends(only(translation)) == {"10.0.0.1:80": 1}
+    (note,) = (item for item in translation.unsupported if item.field == "weighted_clusters")
+    assert note.resource == f"10.1.1.1_80: {B}"
+    nobody = Mesh().push(
+        cluster(A), assignment(A), *parts[1::2], tcp_listener("10.1.1.1", 80, **{A: 95, B: 5})
+    )
+    assert only(nobody).backends == ()
+    assert "weighted_clusters" not in fields(nobody)
+
+
 def test_several_vips_are_one_vservice() -> None:
     message = listener_pb2.Listener()
     message.ParseFromString(tcp_listener("10.1.1.1", 80, **{A: 1}).value)
