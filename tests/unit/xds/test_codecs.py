@@ -8,20 +8,17 @@ import pytest
 from envoy_data_plane.envoy.config.cluster import v3 as cluster
 from envoy_data_plane.envoy.config.endpoint import v3 as endpoint
 from envoy_data_plane.envoy.config.route import v3 as route
+from expectations import ROOT, recordings
 
 from appswitch.xds.decode import decode_resource
 from appswitch.xds.recording import load
 from appswitch.xds.resources import CDS, EDS, RDS, Assignment, Cluster, RouteConfig
 
-ROOT = Path(__file__).resolve().parents[3]
-FOLDERS = [
-    ROOT / "istio-samples" / "bookinfo" / "recording",
-    *sorted((ROOT / "tests" / "fixtures" / "istiod").iterdir()),
-]
+FOLDERS = [folder for dialogues in recordings().values() for folder in dialogues.values()]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Istiod still sends deprecated fields
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_both_codecs_see_the_same(folder: Path) -> None:
     seen: set[bytes] = set()
     for message in load(folder).steps[0].messages:
