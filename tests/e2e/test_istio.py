@@ -29,13 +29,14 @@ REVIEWS = "10.96.1.3"
 
 
 @pytest.fixture
-def mesh_node() -> Iterator[Node]:
-    """A node whose daemon (not started yet) will speak to an Istiod."""
+def mesh_node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A node whose daemon (not started yet) will speak to an Istiod, as the client or as who is named."""
     if os.geteuid() != 0:
         pytest.skip("needs root: network namespaces, cgroups and eBPF")
     folder = Path(tempfile.mkdtemp(prefix="axt-"))
     folder.chmod(0o755)
-    node = Node(folder, "--istio", TARGET, "--istio-node-id", NODE_ID, start=False)
+    node_id = getattr(request, "param", NODE_ID)
+    node = Node(folder, "--istio", TARGET, "--istio-node-id", node_id, start=False)
     yield node
     leaks = node.close()
     shutil.rmtree(folder)
@@ -129,3 +130,63 @@ def test_subset_swap_without_a_failed_connection(mesh_node: Node, dialogue: str)
     lines = client.output().splitlines()
     assert set(lines) == {"ok v1", "ok v2", "ok v3"}
     assert set(lines[-25:]) == {"ok v3"}
+
+
+ORDERS = "10.244.5.1"
+ORDERS_ID = f"sidecar~{ORDERS}~orders-1.shop~shop.svc.cluster.local"
+PEERS = {
+    "cart": ("--ip", "10.244.5.11", "--namespace", "shop", "--service-account", "cart"),
+    "front": ("--ip", "10.8.0.1", "--namespace", "front-a", "--service-account", "web"),
+    "near": ("--ip", "10.244.5.12"),
+    "banned": ("--ip", "10.244.5.99"),
+    "stranger": ("--ip", "10.8.0.4"),
+}
+
+
+@pytest.mark.timeout(150)  # some 30 launches of Python
+@pytest.mark.parametrize("mesh_node", [ORDERS_ID], indirect=True)
+def test_who_may_connect_to_the_workloads_servers(mesh_node: Node, mode: list[str]) -> None:
+    """Addresses, identities, ports and mutual TLS, step by step; and what a killed daemon leaves."""
+    node = mesh_node
+    server = istiod(node, FIXTURES / "server-delta")
+    node.start_daemon()
+    node.wait(lambda: len(node.get("vservices")) >= 2, "the first push", 30)
+    for port in (7000, 7001):
+        start_echo(node, *mode, name=f"on-{port}", ip=ORDERS, port=port)
+
+    def dial(peer: str, *ports: int, address: str = ORDERS) -> list[str]:
+        out = node.run(*mode, *PEERS[peer], *DIAL, "each", address, *map(str, ports)).ok()
+        return [str(got.get("name") or got["errno"]) for got in map(json.loads, out.splitlines())]
+
+    def let_in() -> tuple[set[str], set[str]]:
+        """Whom port 7000 lets in, and 7001."""
+        found = {peer: dial(peer, 7000, 7001) for peer in PEERS}
+        assert {got for answers in found.values() for got in answers} <= {"on-7000", "on-7001", "EACCES"}
+        first, second = ({peer for peer, got in found.items() if got[i] != "EACCES"} for i in (0, 1))
+        return first, second
+
+    def forward(*steps: str) -> None:
+        for name in steps:
+            server.popen.send_signal(signal.SIGUSR1)
+            node.wait(lambda name=name: f"step {name}" in server.output(), f"step {name}", 30)
+
+    def refused(peer: str, port: int) -> None:
+        node.wait(lambda: dial(peer, port) == ["EACCES"], f"{peer} is refused at {port}", 30)
+
+    assert let_in() == (set(PEERS), set(PEERS))
+    forward("allow-ip-and-port")
+    refused("stranger", 7000)
+    assert let_in() == ({"cart", "near"}, set())
+    # by the service's VIP too: what is left for it is the other endpoint, which is on no network here
+    assert dial("banned", 7000, 7000, 7000, 7000, address="10.96.5.1") == ["ENETUNREACH"] * 4
+    assert "no ALLOW policy matches this client" in node.ax("explain", f"{ORDERS}:7000").ok()
+    forward("allow-principals", "allow-namespaces")
+    node.wait(lambda: dial("front", 7001) == ["on-7001"], "namespaces are let in", 30)
+    assert let_in() == ({"cart", "near", "front"}, {"cart", "front"})
+    forward("deny-port")
+    refused("cart", 7001)
+    assert let_in() == ({"cart", "near", "front"}, set())
+    node.stop_daemon(signal.SIGKILL)
+    server.stop(signal.SIGKILL)
+    node.start_daemon()
+    assert let_in() == ({"cart", "near", "front"}, set())

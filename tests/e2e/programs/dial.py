@@ -1,6 +1,7 @@
 """A client: dials, reads one line, prints what happened as JSON.
 
 `dial.py one ADDRESS PORT` prints {line, peername, sockname} or {errno}.
+`dial.py each ADDRESS PORT…` does so for one port after the other, a line each.
 `dial.py many ADDRESS PORT COUNT TASKS` dials COUNT times in each of TASKS coroutines and prints
 {names: {NAME: how often}, errors: {errno: how often}}.
 `dial.py hold ADDRESS PORT` holds one connection; each line of its standard input is echoed through it.
@@ -74,5 +75,8 @@ if __name__ == "__main__":
     what, host, service, *rest = sys.argv[1:]
     if what == "many":
         asyncio.run(many(host, int(service), int(rest[0]), int(rest[1])))
+    elif what == "each":
+        for port in (service, *rest):
+            one(host, int(port))
     else:
         {"one": one, "hold": hold, "loop": loop}[what](host, int(service))
