@@ -10,7 +10,7 @@ from pathlib import Path
 
 from appswitch.agent.istio_options import SOTW, IstioOptions, metadata, node_id
 from appswitch.agent.logs import Event, Log
-from appswitch.model import Mesh, VService
+from appswitch.model import Mesh, Outbound, VService
 from appswitch.policy import InboundPolicy
 from appswitch.xds.ads import Config, Ignored, Rejected, Withheld
 from appswitch.xds.client import Client
@@ -19,7 +19,7 @@ from appswitch.xds.names import Names
 from appswitch.xds.requests import NodeInfo
 from appswitch.xds.resources import SHORT, Unsupported
 from appswitch.xds.sotw import Sotw
-from appswitch.xds.translate import ALLOW_ANY, Translation, Translator
+from appswitch.xds.translate import REGISTRY_ONLY, Translation, Translator
 from appswitch.xds.transport import Transport
 
 HOLD = 15.0
@@ -38,13 +38,13 @@ class IstioTable:
     """All that is asked for and not done."""
     versions: tuple[tuple[str, str], ...] = ()
     """(cds, eds, …; version)."""
-    outbound: str = ALLOW_ANY
-    """`ALLOW_ANY` or `REGISTRY_ONLY`: what is asked for destinations outside the mesh."""
+    outbound: Outbound = field(default_factory=Outbound)
+    """What is asked for destinations outside the mesh."""
 
     @property
     def mesh(self) -> Mesh:
         """What the daemon puts in force."""
-        return Mesh(self.vservices, self.names, self.policies)
+        return Mesh(self.vservices, self.names, self.policies, self.outbound)
 
     def counts(self) -> dict[str, int]:
         """How often each kind of thing is asked for and not done."""
@@ -167,9 +167,9 @@ class IstioAgent:
             translation.policies,
             translation.unsupported,
             config.versions,
-            translation.outbound,
+            Outbound(translation.outbound == REGISTRY_ONLY, translation.direct),
         )
-        same = (before.mesh, before.outbound) == (self.table.mesh, self.table.outbound)
+        same = before.mesh == self.table.mesh
         first = not self._applied
         if not same or first:  # the first one counts even if it is empty: it may end an older one
             self._applied = True

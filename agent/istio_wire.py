@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from appswitch.errors import InvalidInput
-from appswitch.model import Mesh, VService
+from appswitch.model import Mesh, Outbound, VService
 from appswitch.policy import InboundPolicy
 
 VERSION: Final = 1
@@ -35,7 +35,8 @@ class Change(msgspec.Struct, frozen=True):
     names: Names | None = None
     """All names; None: as before."""
     policies: tuple[InboundPolicy, ...] | None = None
-    """Likewise."""
+    """Likewise, as the next."""
+    outbound: Outbound | None = None
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -110,6 +111,7 @@ class Differ:
             gone=tuple(name for name in before if name not in now),
             names=None if mesh.names == self._last.names else mesh.names,
             policies=None if mesh.policies == self._last.policies else mesh.policies,
+            outbound=None if mesh.outbound == self._last.outbound else mesh.outbound,
         )
         self._sent, self._last = now, mesh
         return change
@@ -133,5 +135,6 @@ class Merger:
             tuple(self._have.values()),
             self._rest.names if change.names is None else change.names,
             self._rest.policies if change.policies is None else change.policies,
+            self._rest.outbound if change.outbound is None else change.outbound,
         )
         return self._rest

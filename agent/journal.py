@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from appswitch.errors import InvalidInput
-from appswitch.model import App, Mesh, VService
+from appswitch.model import App, Mesh, Outbound, VService
 from appswitch.policy import InboundPolicy
 
 FILE_NAME: Final = "journal"
@@ -63,6 +63,7 @@ class IstioRecord(msgspec.Struct, frozen=True):
     vservices: tuple[VService, ...]
     names: tuple[tuple[str, tuple[IPv4Address, ...]], ...]
     policies: tuple[InboundPolicy, ...] = ()
+    outbound: Outbound = Outbound()
 
 
 def _encode_hook(value: Any) -> Any:
@@ -128,7 +129,7 @@ def decode_istio(data: bytes) -> Mesh:
         record = _istio.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(str(error)) from error
-    return Mesh(record.vservices, record.names, record.policies)
+    return Mesh(record.vservices, record.names, record.policies, record.outbound)
 
 
 class Journal:
@@ -191,7 +192,7 @@ class Journal:
 
     def save_istio(self, mesh: Mesh) -> None:
         """Keep Istio's table."""
-        record = IstioRecord(VERSION, mesh.vservices, mesh.names, mesh.policies)
+        record = IstioRecord(VERSION, mesh.vservices, mesh.names, mesh.policies, mesh.outbound)
         self._write_istio(_encoder.encode(record))
 
     def _write_istio(self, data: bytes) -> None:

@@ -280,10 +280,13 @@ class Registry:
                 self._remove_vservice(old)
         for each in wanted.values():
             self._add_vservice(each)
-        if (mesh.names, mesh.policies) != (self._base.names, self._base.policies):
-            self._base = replace(self._base, names=mesh.names, policies=mesh.policies)
+        before = self._base
+        if (mesh.names, mesh.policies, mesh.outbound) != (before.names, before.policies, before.outbound):
+            self._base = replace(before, names=mesh.names, policies=mesh.policies, outbound=mesh.outbound)
             self._cached = None
             self.index.set_policies(mesh.policies)
+        if mesh.outbound != before.outbound:
+            self.index.set_outbound(mesh.outbound)
         return tuple(left_out)
 
     def set_dns(self, address: IPv4Address | None, port: int) -> None:

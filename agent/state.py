@@ -151,7 +151,7 @@ class NodeState:
         old = {each.name: each for each in before.vservices if each.origin == "istio"}
         table = dict(old)
         changed = [each for each in pushed.vservices if old.get(each.name) != each]
-        former = Mesh(tuple(old.values()), before.names, before.policies)
+        former = Mesh(tuple(old.values()), before.names, before.policies, before.outbound)
         try:
             for first in range(0, len(changed) - STEP, STEP):
                 table |= {each.name: each for each in changed[first : first + STEP]}

@@ -18,6 +18,7 @@ from typing import Final
 
 from appswitch.interceptor.index import (
     DNS_PORT,
+    ELSEWHERE,
     LOOPBACK_IP,
     Index,
     Key,
@@ -143,6 +144,8 @@ def decide(
         anything = _at(index, app_class, Key(int(address), 0, protocol), port, ages)
         if anything is not None and not (found is not None and found.error and anything.kind is Kind.REFUSE):
             found = anything  # what refuses other ports says nothing of this one, where nobody listens
+    if found is None and protocol == Protocol.TCP:
+        found = _at(index, app_class, ELSEWHERE, port, ages)
     if found is None:
         return Verdict(Kind.DIRECT, "nothing of ours: dialled directly from the node", Rule.OUTSIDE)
     if pod and found.rule is Rule.DNS and found.kind is Kind.BALANCE:
@@ -192,6 +195,10 @@ def _route(target: Target, client: Class, name: str) -> Verdict:
             why = "a nameserver of other apps', for which the built-in DNS answers"
     elif target.rule is Rule.REST:
         error, why = target.dead, "the node's own REST is not for apps"
+    elif target.rule is Rule.OUTSIDE:
+        error, why = target.dead, "not in the mesh's registry, and its outbound policy is REGISTRY_ONLY"
+        if not error:
+            return replace(verdict, kind=Kind.DIRECT, error=0, why="the mesh's registry leads there itself")
     else:
         error, why = target.dead, f"{name} has no backend"
     if not error:

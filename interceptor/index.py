@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from errno import EACCES
+from errno import EACCES, ENETUNREACH
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -18,6 +18,7 @@ from appswitch.model import (
     ASKED_NAMESERVER,
     App,
     BindScope,
+    Outbound,
     PortMap,
     Protocol,
     Service,
@@ -28,6 +29,7 @@ from appswitch.policy import Guard, InboundPolicy
 
 __all__ = [
     "DNS_PORT",
+    "ELSEWHERE",
     "LOOPBACK_IP",
     "Access",
     "Index",
@@ -41,6 +43,8 @@ __all__ = [
 DNS_PORT: Final = 53
 LOOPBACK_IP: Final = 0x7F000001
 PROTOCOLS: Final = (int(Protocol.TCP), int(Protocol.UDP))
+ELSEWHERE: Final = Key(0, 0, int(Protocol.TCP))
+"""What has no key of its own (bpf/decide.h).  connect() to 0.0.0.0 means loopback: nobody else's key."""
 
 
 class Index:
@@ -66,6 +70,9 @@ class Index:
         self._fronts: dict[Key, int] = {}
         self._behind: dict[int, str | set[str]] = {}
         """Vservices by backend, as `_backends_of` numbers them.  Most have one: no set for those."""
+        self._registry_only = False
+        self._direct: dict[int, set[int]] = {}
+        """Ports by address that are dialled all the same."""
         self._policies: dict[int, InboundPolicy] = {}
         """By the address of the workload."""
         self._named_ports: dict[int, frozenset[int]] = {}
@@ -85,6 +92,7 @@ class Index:
         for vservice in snapshot.vservices:
             index.add_vservice(vservice)
         index.set_policies(snapshot.policies)
+        index.set_outbound(snapshot.outbound)
         return index
 
     # --- what there is
@@ -98,12 +106,15 @@ class Index:
         candidates.update(Key(ip, DNS_PORT, protocol) for ip in self._nameservers for protocol in PROTOCOLS)
         for app in self.apps.values():
             candidates.update(self._named_keys(app))
+        candidates.update(self._direct_keys())
         candidates.update(self._claims, self._fronts, self._serving)
         return (key for key in candidates if self.target(key) is not None)
 
     def target(self, key: Key) -> Target | None:
         """What the key leads to; None: it is not in the tables."""
         ip, port, protocol = key
+        if key == ELSEWHERE:
+            return Target(Rule.OUTSIDE, "REGISTRY_ONLY", dead=ENETUNREACH) if self._registry_only else None
         if port == DNS_PORT and self._dns and ip == self._dns[0]:
             return Target(Rule.DNS, "dns", (Member(0, LOOPBACK_IP, self._dns[1], 1, 0, None),))
         if port == self.rest_port and port and protocol == Protocol.TCP and ip in self.local:
@@ -115,7 +126,7 @@ class Index:
             if serving and (ip in self.local or len(self._by_ip[ip]) > 1):
                 return Target(Rule.SERVICE, "", self._members(key, serving))
             if protocol != Protocol.TCP or not self._is_named(ip, port):
-                return self._nameserver(key)
+                return self._nameserver(key) or self._dialled_directly(key)
         if apps := self._by_ip.get(ip):
             members = self._members(key, apps)
             if ip in self.local:
@@ -124,7 +135,7 @@ class Index:
                 return Target(Rule.APP, "", members, dead=0)
             return Target(Rule.APP, "", members)
         if port:
-            return self._nameserver(key)
+            return self._nameserver(key) or self._dialled_directly(key)
         if key in self._fronts and ip not in self.local:
             return Target(Rule.VSERVICE, "")
         return None
@@ -187,6 +198,16 @@ class Index:
         self._guards = {place: guard for place, guard in self._guards.items() if place[0] not in changed}
         for app in guarded.values():
             self._touch_guarded(app)
+
+    def set_outbound(self, outbound: Outbound) -> None:
+        """What is done with TCP connections that nothing else is said of."""
+        self.touched.update(self._direct_keys())
+        self._registry_only, self._direct = outbound.registry_only, {}
+        for network, port in outbound.direct if outbound.registry_only else ():
+            first = int(network.network_address)
+            for ip in range(first, first + network.num_addresses):
+                self._direct.setdefault(ip, set()).add(port)
+        self.touched.update(self._direct_keys())
 
     def add_app(self, app: App) -> None:
         """An app that has no service yet."""
@@ -255,6 +276,7 @@ class Index:
         for key in _fronts_of(vservice):
             self._fronts[key] = self._fronts.get(key, 0) + 1
             self.touched.add(key)
+            self._touch_direct(key.address)
             self._touch_nameserver(key.address)
         for backend in self._backends_of(vservice):
             users = self._behind.setdefault(backend, name)
@@ -277,6 +299,7 @@ class Index:
             if not self._fronts[key]:
                 del self._fronts[key]
             self.touched.add(key)
+            self._touch_direct(key.address)
             self._touch_nameserver(key.address)
         for backend in self._backends_of(vservice):
             users = self._behind.get(backend)
@@ -299,6 +322,24 @@ class Index:
             return None  # an address of ours has nobody's nameserver
         member = Member(0, LOOPBACK_IP, self._dns[1], 1, 0, Access(ASKED_NAMESERVER))
         return Target(Rule.DNS, "dns", (member,), denied=0, dead=0)
+
+    def _direct_keys(self) -> Iterator[Key]:
+        yield ELSEWHERE
+        for ip, ports in self._direct.items():
+            for port in ports:
+                yield Key(ip, port, Protocol.TCP)
+
+    def _touch_direct(self, ip: int) -> None:
+        self.touched.update(Key(ip, port, Protocol.TCP) for port in self._direct.get(ip, ()))
+
+    def _dialled_directly(self, key: Key) -> Target | None:
+        """What the mesh leads to itself; an address of ours is not the mesh's to say."""
+        ip, port, protocol = key
+        if protocol != Protocol.TCP or port not in self._direct.get(ip, ()):
+            return None
+        if ip in self._by_ip or Key(ip, 0, protocol) in self._fronts:
+            return None
+        return Target(Rule.OUTSIDE, "the mesh's registry", dead=0)
 
     def _touch_nameserver(self, ip: int) -> None:
         if ip in self._nameservers:
@@ -399,6 +440,7 @@ class Index:
     def _app_changed(self, ip: int) -> None:
         for protocol in PROTOCOLS:
             self.touched.add(Key(ip, 0, protocol))
+        self._touch_direct(ip)
         self._touch_nameserver(ip)
         if ip not in self.local:
             self._touch_behind(ip, 0)

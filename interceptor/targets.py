@@ -26,6 +26,7 @@ class Rule(Enum):
     APP = "app"
     """Apps that have this address, whatever they listen on."""
     OUTSIDE = "outside"
+    """Nothing of ours."""
 
 
 class Key(NamedTuple):

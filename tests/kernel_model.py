@@ -178,9 +178,11 @@ class KernelModel:
             ip, port = self.real[to.port, to.protocol]
             found = self._balance(ip, port, port, app_class, to.protocol)
         if found is None or found == ("dead", None):
-            found = self._balance(ip, 0, port, app_class, to.protocol) or found
+            other = self._balance(ip, 0, port, app_class, to.protocol)
+            if other is not None and not (found is not None and other[0] == "refused"):
+                found = other
         if found is None:
-            return "direct", None
+            found = self._balance(IPv4Address(0), 0, port, app_class, to.protocol) or ("direct", None)
         return ("refused", ECONNREFUSED) if found == ("dead", None) else found
 
     def _nameserver(self, app_class: int, to: Destination) -> Outcome | None:

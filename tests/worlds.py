@@ -20,6 +20,7 @@ from appswitch.model import (
     Labels,
     LbPolicy,
     Mesh,
+    Outbound,
     PortMap,
     Protocol,
     Service,
@@ -92,6 +93,13 @@ services = st.builds(
     st.sampled_from(BindScope),
 )
 
+OUTBOUND = (
+    Outbound(),
+    Outbound(True),
+    Outbound(True, ((IPv4Network("93.184.216.32/30"), 80), (IPv4Network("1.1.1.1/32"), 80))),
+)
+"""All; the registry only; and it with a range outside and an address that may be an app's."""
+
 
 def _policy(address: IPv4Address, action: Action, condition: Condition) -> InboundPolicy:
     rules = (AccessRule("rule", condition),)
@@ -124,6 +132,7 @@ changes = st.one_of(
     st.tuples(st.just("replace_istio"), st.lists(vservices, max_size=3, unique_by=lambda v: v.name)),
     st.tuples(st.just("resync"), st.lists(services, max_size=4, unique_by=lambda s: s.real_port)),
     st.tuples(st.just("set_policies"), st.lists(st.sampled_from(POLICIES), max_size=2)),
+    st.tuples(st.just("set_outbound"), st.sampled_from(OUTBOUND)),
     st.tuples(st.just("set_dns"), st.integers(0, 2)),
     st.tuples(st.just("wait"), st.sampled_from((0.1, 0.6, 1.0, 5.0))),
     st.tuples(st.just("restart"), st.booleans()),
@@ -190,15 +199,17 @@ class World:
                 if name in mine:
                     registry.delete_vservice(name)
             case "replace_istio", list() as pushed:
+                table = tuple(replace(v, origin="istio") for v in pushed)
                 registry.replace_istio(
-                    Mesh(
-                        tuple(replace(v, origin="istio") for v in pushed), policies=registry.snapshot.policies
-                    )
+                    Mesh(table, (), registry.snapshot.policies, registry.snapshot.outbound)
                 )
             case "set_policies", list() as policies:
                 table = tuple(v for v in registry.snapshot.vservices if v.origin == "istio")
                 once = {policy.addresses: policy for policy in policies}
-                registry.replace_istio(Mesh(table, policies=tuple(once.values())))
+                registry.replace_istio(Mesh(table, (), tuple(once.values()), registry.snapshot.outbound))
+            case "set_outbound", Outbound() as outbound:
+                table = tuple(v for v in registry.snapshot.vservices if v.origin == "istio")
+                registry.replace_istio(Mesh(table, (), registry.snapshot.policies, outbound))
             case "set_dns", int() as port:
                 registry.set_dns(DNS_IP if port else None, port)
             case "wait", float() as seconds:
@@ -230,7 +241,12 @@ class World:
                 if vservice.origin == "user":
                     self.registry.create_vservice(vservice)
             self.registry.replace_istio(
-                Mesh(tuple(v for v in snapshot.vservices if v.origin == "istio"), policies=snapshot.policies)
+                Mesh(
+                    tuple(v for v in snapshot.vservices if v.origin == "istio"),
+                    (),
+                    snapshot.policies,
+                    snapshot.outbound,
+                )
             )
         self.planner = Planner(self.registry)
         self.planner.restore(self.kernel.dump(), self.now)

@@ -9,7 +9,7 @@ removed while a route still names it keeps its last endpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, ip_address
 
 from appswitch.model import LbPolicy, VService
 from appswitch.policy import InboundPolicy, is_open
@@ -36,7 +36,10 @@ from appswitch.xds.resources import (
 from appswitch.xds.rows import Key, Made, Row, vservices
 
 ALLOW_ANY, REGISTRY_ONLY = "ALLOW_ANY", "REGISTRY_ONLY"
-VIRTUAL_INBOUND = "virtualInbound"
+VIRTUAL_INBOUND, VIRTUAL_OUTBOUND = "virtualInbound", "virtualOutbound"
+MOST_DIRECT = 1024
+"""Addresses of one range that REGISTRY_ONLY may leave alone: each has an entry in the tables."""
+EVERYWHERE = IPv4Network("0.0.0.0/0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Translation:
     unsupported: tuple[Unsupported, ...] = ()
     outbound: str = ALLOW_ANY
     """Policy for destinations that are not in the mesh."""
+    direct: tuple[tuple[IPv4Network, int], ...] = ()
+    """Network and port of those that REGISTRY_ONLY leaves alone."""
     policies: tuple[InboundPolicy, ...] = ()
     """Who may connect to the workload's servers; empty: everybody."""
 
@@ -99,6 +104,7 @@ class Translator:
             names.answers(config.names, self._namespace, self._domain),
             tuple(sorted(found, key=lambda item: (item.field, item.resource, item.instead, item.object))),
             work.outbound,
+            tuple(sorted(work.direct)),
             self._policies(config),
         )
 
@@ -120,6 +126,7 @@ class _Work:
     rows: dict[Key, Row] = field(default_factory=dict)
     notes: set[Unsupported] = field(default_factory=set)
     outbound: str = ALLOW_ANY
+    direct: set[tuple[IPv4Network, int]] = field(default_factory=set)
     hosts_of: dict[IPv4Address, list[str]] = field(default_factory=dict)
     addresses_of: dict[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
     exact: set[Key] = field(default_factory=set)
@@ -131,12 +138,11 @@ class _Work:
             self.addresses_of[name.host] = name.addresses
             for vip in name.addresses:
                 self.hosts_of.setdefault(vip, []).append(name.host)
+        if VIRTUAL_OUTBOUND in self.config.listeners:
+            self._outbound(self.config.listeners[VIRTUAL_OUTBOUND])
         shared: list[tuple[Listener, int]] = []
         for _, listener in sorted(self.config.listeners.items()):
-            if not listener.outbound:
-                continue
-            if listener.name == "virtualOutbound":
-                self._outbound(listener)
+            if not listener.outbound or listener.name == VIRTUAL_OUTBOUND:
                 continue
             for host, port in listener.addresses:
                 address = ip_address(host)
@@ -157,7 +163,6 @@ class _Work:
                 continue
             if any(part.cluster == BLACKHOLE for part in chain.target.clusters):
                 self.outbound = REGISTRY_ONLY
-                self._note("outbound_traffic_policy", listener.name, "REGISTRY_ONLY is not enforced")
 
     # -- a VIP's own listener
 
@@ -224,7 +229,11 @@ class _Work:
 
     def _shared_tcp(self, listener: Listener, chain: Chain, port: int) -> None:
         """A chain for address ranges, for TLS server names, or for every address."""
-        if not isinstance(chain.target, TcpTarget) or self._leads_outside(chain.target.clusters):
+        if not isinstance(chain.target, TcpTarget):
+            return
+        if self._leads_outside(chain.target.clusters):
+            if not chain.never and not any(part.cluster == BLACKHOLE for part in chain.target.clusters):
+                self._leave_alone(listener, chain.prefixes or (EVERYWHERE,), port)
             return
         for network in chain.prefixes:
             if network.prefixlen == 32 and not chain.never:
@@ -236,6 +245,15 @@ class _Work:
                 self._note("filter_chain_match.prefix_ranges", listener.name, f"{network}: dialled directly")
         if not chain.prefixes and not chain.never:
             self._note("listener.address", listener.name, "a service without address: dialled directly")
+
+    def _leave_alone(self, listener: Listener, networks: tuple[IPv4Network, ...], port: int) -> None:
+        """What leads where it was asked to, which REGISTRY_ONLY must let pass."""
+        for network in networks if self.outbound == REGISTRY_ONLY else ():
+            if network.num_addresses <= MOST_DIRECT:
+                self.direct.add((network, port))
+            else:
+                instead = f"REGISTRY_ONLY: {network}, more than {MOST_DIRECT} addresses, is refused"
+                self._note("filter_chain_match.prefix_ranges", listener.name, instead)
 
     def _leads_outside(self, clusters: tuple[Weighted, ...]) -> bool:
         known = self.config.clusters
@@ -319,6 +337,7 @@ class _Work:
                     "weighted_clusters", listener.name, "a share would go to the address itself: it does not"
                 )
             else:
+                self._leave_alone(listener, (IPv4Network(address),), port)
                 return  # the address itself: nothing stands between
         policy = LbPolicy.RANDOM
         if len(live) == 1 and policies == {Balance.ROUND_ROBIN}:

@@ -205,5 +205,5 @@ INLINE enum outcome decide(struct app *app, __u32 ip, __u16 port, struct target 
 	if (any != MISS && !(any == REFUSED && dead)) /* what refuses other ports says nothing of this one */
 		return any == DEAD && !*error ? DIRECT : any;
 	*error = dead;
-	return outcome == DEAD && !dead ? DIRECT : outcome;
+	return outcome == MISS ? balance(0, 0, app->cls, to, error) : dead ? DEAD : DIRECT; /* 0: what has no key */
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from appswitch.policy import InboundPolicy
 
@@ -195,6 +195,16 @@ class VService:
 
 
 @dataclass(frozen=True, slots=True)
+class Outbound:
+    """What is done with TCP connections to destinations that nothing else is said of."""
+
+    registry_only: bool = False
+    """They are refused (ENETUNREACH)."""
+    direct: tuple[tuple[IPv4Network, int], ...] = ()
+    """Network and port of those that are dialled all the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mesh:
     """All that a control plane asks of connections."""
 
@@ -203,6 +213,7 @@ class Mesh:
     """Beside those of apps and vservices."""
     policies: tuple[InboundPolicy, ...] = ()
     """At most one for each address."""
+    outbound: Outbound = Outbound()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +238,7 @@ class Snapshot:
     """Names from Istio's name table beside those of apps and vservices."""
     policies: tuple[InboundPolicy, ...] = ()
     """Who may connect to the apps that have their addresses; at most one for each address."""
+    outbound: Outbound = Outbound()
     dns_ip: IPv4Address | None = None
     """The vIP that the apps' resolv.conf names; None: built-in DNS is off."""
     dns_port: int = 0

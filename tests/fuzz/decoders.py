@@ -13,7 +13,7 @@ from random import Random
 from urllib.parse import parse_qsl
 
 import msgspec
-from worlds import POLICIES
+from worlds import OUTBOUND, POLICIES
 
 from appswitch.agent import (
     containers,
@@ -147,12 +147,12 @@ def _journal_line(data: bytes) -> object:
 
 
 def _istio_tables() -> list[bytes]:
-    record = journal.IstioRecord(1, (_VSERVICE,), _NAMES, POLICIES)
+    record = journal.IstioRecord(1, (_VSERVICE,), _NAMES, POLICIES, OUTBOUND[2])
     return [msgspec.json.encode(record, enc_hook=str)]
 
 
 def _reports() -> list[bytes]:
-    change = istio_wire.Change(True, (_VSERVICE,), ("gone",), _NAMES, POLICIES)
+    change = istio_wire.Change(True, (_VSERVICE,), ("gone",), _NAMES, POLICIES, OUTBOUND[2])
     reports = (
         istio_wire.Report(1, change),
         istio_wire.Report(1, event="istio.nack", fields={"a": 1, "b": None}),

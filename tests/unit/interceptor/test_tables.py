@@ -21,7 +21,7 @@ from appswitch.interceptor.index import Key
 from appswitch.interceptor.packing import key_tag, pack_key, runs, unpack_key
 from appswitch.interceptor.rows import Group, Row, compile_rows
 from appswitch.interceptor.tables import Sizes, Tables
-from appswitch.model import App, Class, Destination, LbPolicy
+from appswitch.model import App, Class, Destination, LbPolicy, Outbound
 
 KEY = Key(0x01010101, 80, 6)
 TOLERANCE = Fraction(1, 1 << 28)
@@ -104,7 +104,7 @@ def test_nothing_is_left_when_all_is_gone(steps: list[tuple[str, object]]) -> No
     world = World()
     world.plan()
     before = world.planner.usage()
-    for step in [*steps, ("replace_istio", []), ("set_dns", 5300)]:
+    for step in [*steps, ("replace_istio", []), ("set_outbound", Outbound()), ("set_dns", 5300)]:
         world.do(step)
     for app in world.registry.snapshot.apps:
         world.registry.remove_app(app.id)

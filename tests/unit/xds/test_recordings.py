@@ -37,14 +37,12 @@ def table(translation: Translation) -> Table:
 DOMAIN = "default.svc.cluster.local"
 
 
-def test_bookinfo_outbound_policy_is_reported_where_it_comes() -> None:
+def test_nothing_of_bookinfos_policies_is_left_out() -> None:
     outcomes = {outcome.step: outcome for outcome in walk(load(BOOKINFO), Translator())}
     kinds = {
         step: {item.field for item in outcome.translation.unsupported} for step, outcome in outcomes.items()
     }
     assert not any(kind.startswith("inbound.rbac") for each in kinds.values() for kind in each)
-    assert "outbound_traffic_policy" not in kinds["authorization-deny"]
-    assert "outbound_traffic_policy" in kinds["registry-only"]
 
 
 def test_bookinfo_reconnect_asks_for_everything_and_changes_nothing() -> None:
@@ -91,7 +89,6 @@ def test_kitchen_is_reported() -> None:
         "endpoint.address.name": 1,
         "endpoint.metadata.tlsMode": 5,
         "inbound.transport_socket": 1,
-        "outbound_traffic_policy": 1,
         "route.match.headers": 1,
         "route.route.retry_policy": 4,
     }
