@@ -69,7 +69,11 @@ class Event(Enum):
     HOLDER_LOST = ("holder.lost", "error", "The holder ended or does not answer; it is started again.")
     ISTIO_APPLIED = ("istio.applied", "info", "A push of Istiod's is in the tables.")
     ISTIO_NACKED = ("istio.nacked", "warning", "A resource did not decode; the last good one is kept.")
-    ISTIO_WITHHELD = ("istio.withheld", "warning", "Istiod says why it does not send a resource.")
+    ISTIO_WITHHELD = (
+        "istio.withheld",
+        "warning",
+        "A resource is not there: Istiod says why, or its time is over.",
+    )
     ISTIO_UNSUPPORTED = ("istio.unsupported", "warning", "A push holds what this release does not honour.")
     ISTIO_DISCONNECTED = ("istio.disconnected", "warning", "The stream ended; it is tried again.")
     ISTIO_CONNECTED = ("istio.connected", "info", "A stream to Istiod is open.")

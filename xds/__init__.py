@@ -4,7 +4,8 @@ In reading order:
 `resources.py`   what is kept of a push, free of protobuf
 `decode.py`      bytes to resources (`decode_cluster.py`, `decode_listener.py`, `decode_route.py`;
                  who may connect: `decode_access.py`; what is not honoured is collected by `leftover.py`)
-`ads.py`         what goes in and comes out of the protocol; `held.py`: what is in force, what is rejected
+`ads.py`         what goes in and comes out of the protocol
+`held.py`        what is in force, what is rejected, and what is waited for (`timers.py`)
 `dialogue.py`    the protocol as a pure state machine: `sotw.py` (state of the world) and `delta.py`
 `translate.py`   resources to vservices (`chains.py`, `balance.py`, `rows.py`, `names.py`)
 `requests.py`    the bytes that we send

@@ -12,12 +12,17 @@ from appswitch.xds.resources import Assignment, Cluster, Listener, NameTable, Re
 class Connected:
     """A stream is open and nothing has been sent on it."""
 
+    now: float = 0.0
+    """When: seconds of a clock that never jumps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
     """A response came, its resources still bytes."""
 
     response: Response
+    now: float = 0.0
+    """When: seconds of a clock that never jumps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,14 @@ class Disconnected:
     """The stream is gone; what was received stays in force."""
 
 
-Event = Connected | Received | Disconnected
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """The instant that `Held.due` named has come."""
+
+    now: float
+
+
+Event = Connected | Received | Disconnected | Elapsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """The server says why it sends no such resources (said once until it changes)."""
+    """Resources are not there: the server says why (said once until it changes), or their time is over."""
 
     type_url: str
     errors: tuple[tuple[str, str], ...]

@@ -8,7 +8,8 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 # gRPC reads it once, at import: by default its C core writes to standard error about each lost stream.
@@ -22,6 +23,8 @@ from appswitch.xds.ads import (
     Config,
     Connected,
     Disconnected,
+    Elapsed,
+    Event,
     Ignored,
     Publish,
     Received,
@@ -92,9 +95,39 @@ class Client:
     uniform: Callable[[float, float], float] = random.uniform
     fall_back: bool = False
     """From the incremental dialogue to the state of the world, where the server does not know the first."""
+    clock: Callable[[], float] = time.monotonic
+    _outgoing: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    """To the stream that there is, or was last."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One event at a time: a push is taken in a thread."""
+    _told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Something happened: other timers may run."""
 
     async def run(self) -> None:
         """Run until cancelled.  What was received stays in force over every outage."""
+        await asyncio.gather(self._streams(), self._watch())
+
+    async def _watch(self) -> None:
+        """Tell the dialogue when what it waits for is over."""
+        while True:
+            async with self._turn:
+                due = self.ads.held.due()
+                self._told.clear()
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - self.clock())):
+                    await self._told.wait()
+            except TimeoutError:
+                await self._tell(Elapsed)
+
+    async def _tell(self, event: Callable[[float], Event]) -> None:
+        """Tell the dialogue of what happened now, and do as it says."""
+        async with self._turn:
+            # A 9 MB push takes tenths of a second to open: not on the event loop.
+            commands = await asyncio.to_thread(lambda: self.ads.handle(event(self.clock())))
+            await self._obey(commands)
+            self._told.set()
+
+    async def _streams(self) -> None:
         backoff = Backoff(self.uniform)
         wordless = spoke = False
         while True:
@@ -106,7 +139,7 @@ class Client:
                 # server's words.  Asked again, once and slowly, it says them.
                 if error.details() == LOST_WORDS and not (answered.is_set() or wordless):
                     wordless = True
-                    self.ads.handle(Disconnected())
+                    await self._tell(lambda _: Disconnected())
                     continue
                 reason = f"{error.code().name}: {error.details()}"
                 if advice := self.transport.advice(error.code(), error.details() or "", time.time()):
@@ -124,7 +157,7 @@ class Client:
                 reason = str(error)
             wordless = False
             spoke = answered.is_set()
-            self.ads.handle(Disconnected())
+            await self._tell(lambda _: Disconnected())
             delay = backoff.after(answered.is_set())
             self.listener.disconnected(reason, delay)
             await self.sleep(delay)
@@ -137,19 +170,17 @@ class Client:
         metadata = self.transport.metadata()
         async with self.transport.channel(OPTIONS) as channel:
             ready = await self._open(channel)
-            outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+            self._outgoing = asyncio.Queue()
             method = DELTA_METHOD if isinstance(self.ads, Delta) else SOTW_METHOD
             call = channel.stream_stream(f"/{SERVICE}/{method}")(
-                _drain(outgoing, answered, slow=slow), metadata=metadata
+                _drain(self._outgoing, answered, slow=slow), metadata=metadata
             )
             if ready:  # else the call itself fails at once, and says why better than we could
                 self.listener.connected()
-            await self._obey(self.ads.handle(Connected()), outgoing)
+            await self._tell(Connected)
             async for data in call:
                 answered.set()
-                # A 9 MB push takes tenths of a second to open: not on the event loop.
-                commands = await asyncio.to_thread(self._receive, data)
-                await self._obey(commands, outgoing)
+                await self._tell(partial(self._received, data))
             return "the server ended the stream"
 
     async def _open(self, channel: grpc.aio.Channel) -> bool:
@@ -165,11 +196,11 @@ class Client:
             ) from error
         return bool(state is grpc.ChannelConnectivity.READY)
 
-    def _receive(self, data: Any) -> list[Command]:
+    def _received(self, data: Any, now: float) -> Received:
         decode = decode_delta_response if isinstance(self.ads, Delta) else decode_response
-        return self.ads.handle(Received(decode(data)))
+        return Received(decode(data), now)
 
-    async def _obey(self, commands: list[Command], outgoing: asyncio.Queue[bytes]) -> None:
+    async def _obey(self, commands: list[Command]) -> None:
         """Publish first: an ACK says that a configuration is in force, and holds back the next push."""
         for command in commands:
             if isinstance(command, Publish):
@@ -177,7 +208,7 @@ class Client:
         for command in commands:
             match command:
                 case Send() | SendDelta():
-                    outgoing.put_nowait(encode(command, self.node))
+                    self._outgoing.put_nowait(encode(command, self.node))
                 case Rejected() | Ignored() | Withheld():
                     self.listener.rejected(command)
                 case Publish():

@@ -14,7 +14,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from appswitch.errors import InvalidInput
-from appswitch.xds import decode_cluster, decode_listener, decode_route
+from appswitch.xds import decode_cluster, decode_listener, decode_route, leftover
 from appswitch.xds.proto import nds_pb2
 from appswitch.xds.resources import (
     CDS,
@@ -67,7 +67,8 @@ def _unwrap(item: Any) -> RawResource:
 
 def _named(item: Any) -> RawResource:
     name = item.name or item.resource_name.name
-    return RawResource(item.resource.type_url, item.resource.value, name, item.version)
+    ttl = leftover.seconds(item.ttl) if item.HasField("ttl") else None
+    return RawResource(item.resource.type_url, item.resource.value, name, item.version, ttl)
 
 
 def _refusals(message: Any) -> tuple[Refusal, ...]:

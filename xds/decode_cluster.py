@@ -10,7 +10,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
-from appswitch.xds.leftover import Leftover, owner
+from appswitch.xds.leftover import Leftover, fetch_timeout, owner, seconds
 from appswitch.xds.resources import (
     BLACKHOLE,
     PASSTHROUGH,
@@ -59,9 +59,7 @@ def cluster(value: bytes) -> Cluster:
     left.fields("cluster", message, _CLUSTER_FIELDS)
     timeout = message.connect_timeout
     if timeout.seconds or timeout.nanos:
-        left.add(
-            "cluster.connect_timeout", f"the kernel's instead of {timeout.seconds + timeout.nanos / 1e9:g} s"
-        )
+        left.add("cluster.connect_timeout", f"the kernel's instead of {seconds(timeout):g} s")
     common = message.common_lb_config
     left.fields("cluster.common_lb_config", common, _LB_FIELDS)
     for item in message.filters:
@@ -89,6 +87,7 @@ def cluster(value: bytes) -> Cluster:
         panic,
         inline,
         left.done() + (inline.unsupported if inline else ()),
+        fetch_timeout(message.eds_cluster_config.eds_config),
     )
 
 

@@ -11,7 +11,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from appswitch.xds import decode_access, decode_route
-from appswitch.xds.leftover import HTTP_MANAGER, QUIET_FILTERS, QUIET_HTTP, TCP_PROXY, Leftover
+from appswitch.xds.leftover import HTTP_MANAGER, QUIET_FILTERS, QUIET_HTTP, TCP_PROXY, Leftover, fetch_timeout
 from appswitch.xds.resources import Chain, HttpTarget, Listener, TcpTarget, Weighted
 
 _LISTENER_FIELDS = frozenset(
@@ -140,7 +140,8 @@ def _http(manager: Any, left: Leftover) -> HttpTarget:
             left.add(f"http_connection_manager.http_filters.{item.name}")
     kind = manager.WhichOneof("route_specifier")
     if kind == "rds":
-        return HttpTarget(manager.rds.route_config_name)
+        patience = fetch_timeout(manager.rds.config_source)
+        return HttpTarget(manager.rds.route_config_name, fetch_timeout=patience)
     if kind == "route_config":
         inline = decode_route.convert(manager.route_config)
         for item in inline.unsupported:

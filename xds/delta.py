@@ -36,8 +36,8 @@ class Delta(Dialogue):
         versions = tuple(sorted((name, state.versions[name]) for name in state.resources))
         return SendDelta(url, subscribe=state.names, versions=versions, first=first)
 
-    def _take(self, response: Response) -> Taken:
-        return self.held.take(response, whole=False)
+    def _take(self, response: Response, now: float) -> Taken:
+        return self.held.take(response, whole=False, now=now)
 
     def _answer(self, response: Response, error: str) -> Command:
         return SendDelta(response.type_url, response.nonce, error=error)

@@ -7,7 +7,7 @@ bytes are compared before they are decoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import cast
@@ -32,14 +32,16 @@ from appswitch.xds.resources import (
     Response,
     RouteConfig,
 )
+from appswitch.xds.timers import Timers
 
 MAX_ERROR = 2000
 """Characters of a NACK's error_detail."""
 
 WILDCARD = frozenset({CDS, LDS, NDS})
 """Types of which everything is asked for; of the others what these name."""
-ABSENT = frozenset({5, 7})
-"""google.rpc.Code: NOT_FOUND, PERMISSION_DENIED.  Any other is the server's trouble: what is there stays."""
+NOT_FOUND, PERMISSION_DENIED = 5, 7
+ABSENT = frozenset({NOT_FOUND, PERMISSION_DENIED})
+"""Of google.rpc.Code.  Any other is the server's trouble: what is there stays."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ class HeldType:
     """What was wrong with the last response."""
     withheld: dict[str, Refusal] = field(default_factory=dict)
     """Why the server does not send what was asked for, until it does."""
+    timers: Timers = field(default_factory=Timers)
 
     def absent(self) -> list[str]:
         """What was asked for, and the server says is not there, or not for us."""
@@ -70,6 +73,7 @@ class HeldType:
         """Whether it was there."""
         self.digests.pop(name, None)
         self.versions.pop(name, None)
+        self.timers.forget(name)
         return self.resources.pop(name, None) is not None
 
 
@@ -81,6 +85,8 @@ class _Found:
     version: str
     resource: Resource | None
     """None: the one in force."""
+    ttl: float | None = None
+    """Seconds that it lives; None: for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +132,21 @@ class Held:
             ]
         return tuple(awaited)
 
-    def wanted(self, parent: str) -> tuple[str, ...]:
-        """Names of the children that the resources of `parent` refer to."""
-        names: set[str] = set()
+    def wanted(self, parent: str) -> dict[str, float]:
+        """Names of the children that the resources of `parent` refer to, and each one's patience in seconds.
+
+        Where several refer to one, the longest.
+        """
+        names: dict[str, float] = {}
         for resource in self.types[parent].resources.values():
-            if isinstance(resource, Cluster):
-                names.add(resource.eds_name)
+            if isinstance(resource, Cluster) and resource.eds_name:
+                seconds = resource.fetch_timeout
+                names[resource.eds_name] = max(seconds, names.get(resource.eds_name, seconds))
             elif isinstance(resource, Listener):
-                names.update(resource.route_configs)
-        return tuple(sorted(names - {""}))
+                for target in resource.route_configs:
+                    seconds = target.fetch_timeout
+                    names[target.route_config] = max(seconds, names.get(target.route_config, seconds))
+        return names
 
     def subscribe(self, url: str, names: tuple[str, ...]) -> None:
         """From now on these are asked for; of the others nothing stays."""
@@ -144,21 +156,54 @@ class Held:
             state.withheld.pop(name, None)
         state.names = names
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
+    def expect(self, url: str, patience: Mapping[str, float], now: float) -> None:
+        """These were asked for; those of which nothing is known are waited for, so many seconds each."""
+        state = self.types[url]
+        missing = patience.keys() - state.resources.keys() - state.withheld.keys()
+        state.timers.wait({name: patience[name] for name in missing}, now)
+
+    def disconnected(self) -> None:
+        """Nothing can come; what lives for a time only grows older."""
+        for state in self.types.values():
+            state.timers.disconnected()
+
+    def due(self) -> float | None:
+        """When something is over next."""
+        times = (state.timers.due() for state in self.types.values())
+        return min((at for at in times if at is not None), default=None)
+
+    def elapsed(self, now: float) -> tuple[Withheld, ...]:
+        """What is over by now; it is out of force, and what was asked for by name does not exist."""
+        told = []
+        for url, state in self.types.items():
+            if late := state.timers.over(now):
+                told.append(Withheld(url, tuple(sorted(late.items()))))
+                for name, reason in late.items():
+                    state.drop(name)
+                    if url not in WILDCARD:
+                        state.withheld[name] = Refusal(name, NOT_FOUND, reason)
+        return tuple(told)
+
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
         """Take over what is new and good.  `whole`: what is not in the response is no more."""
         state = self.types[response.type_url]
         found, errors, unnamed = self._open_all(state, response)
+        beats = _heartbeats(state, response)
         # An unreadable name may be that of anything known: then nothing is taken for absent.
         gone = set(response.removed) - set(errors)
-        if whole and not unnamed:
-            gone |= set(state.resources) - set(found) - set(errors)
+        # Heartbeats alone say nothing of what they do not name.
+        if whole and not unnamed and (found or errors or not response.resources):
+            gone |= set(state.resources) - set(found) - set(errors) - set(beats)
         gone |= {refusal.name for refusal in response.refusals if refusal.code in ABSENT}
         state.arrived = state.arrived or bool(found) or not errors
         if response.type_url not in WILDCARD:  # what nobody asked for is ignored
             asked = frozenset(state.names)
             found = {name: item for name, item in found.items() if name in asked}
         changed = self._replace(state, found, gone)
+        for name, ttl in (beats | {name: item.ttl for name, item in found.items()}).items():
+            state.timers.live(name, ttl, now)
         heard = self._hear(state, response.type_url in WILDCARD, response, found)
+        state.timers.came((*found, *errors, *state.withheld))
         told: list[Command] = [Withheld(response.type_url, heard)] if heard else []
         listed = tuple(sorted(errors.items()))
         if not errors:
@@ -200,7 +245,7 @@ class Held:
                 errors[name] = "it stands twice in one response"
             elif name in removed:
                 errors[name] = "it is sent and removed in one response"
-            found[name] = _Found(digest, raw.version, resource)
+            found[name] = _Found(digest, raw.version, resource, raw.ttl)
         for name in errors:
             found.pop(name, None)
         return found, errors, unnamed
@@ -246,3 +291,15 @@ class Held:
             for name, refusal in sorted(state.withheld.items())
             if before.get(name) != refusal
         )
+
+
+def _heartbeats(state: HeldType, response: Response) -> dict[str, float | None]:
+    """What is sent without body, and known in that version, is alive: name to its new time to live."""
+    return {
+        raw.name: raw.ttl
+        for raw in response.resources
+        if not raw.type_url
+        and not raw.value
+        and raw.name in state.resources
+        and raw.version == state.versions.get(raw.name)
+    }

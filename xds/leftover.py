@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from appswitch.xds.resources import Unsupported
+from appswitch.xds.resources import FETCH_TIMEOUT, Unsupported
 
 TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 HTTP_MANAGER = (
@@ -56,3 +56,16 @@ class Leftover:
     def done(self) -> tuple[Unsupported, ...]:
         """All of them, each once, in the order found."""
         return tuple(self._found)
+
+
+def seconds(duration: Any) -> float:
+    """A google.protobuf.Duration as seconds."""
+    return float(duration.seconds + duration.nanos / 1e9)
+
+
+def fetch_timeout(source: Any) -> float:
+    """Seconds for which a ConfigSource wants its resource to be waited for; 0 there means for ever."""
+    if not source.HasField("initial_fetch_timeout"):
+        return FETCH_TIMEOUT
+    wanted = seconds(source.initial_fetch_timeout)
+    return wanted if wanted > 0 else float("inf")

@@ -17,6 +17,14 @@ from appswitch.xds.ads import Send, SendDelta
 INVALID_ARGUMENT = 3
 """google.rpc.Code of a rejected response."""
 
+FEATURES = (
+    "xds.config.supports-resource-ttl",
+    # Resources in their wrapper, in the state of the world: the name in xds_protocol, and gRPC's.
+    "xds.config.supports-resource-in-sotw",
+    "xds.config.resource-in-sotw",
+)
+"""What a server may count on (Node.client_features)."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
@@ -82,6 +90,7 @@ def build_node(info: NodeInfo) -> Node:
         metadata=_struct(metadata),
         locality=Locality(region=region, zone=zone, sub_zone=sub_zone) if any(info.locality) else None,
         user_agent_name="appswitch",
+        client_features=list(FEATURES),
     )
 
 

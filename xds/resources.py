@@ -26,6 +26,10 @@ PASSTHROUGH = "PassthroughCluster"
 BLACKHOLE = "BlackHoleCluster"
 
 
+FETCH_TIMEOUT = 15.0
+"""Seconds for which a resource that is asked for is waited for, where initial_fetch_timeout is not set."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Unsupported:
     """One thing that a push asks for and that is not done."""
@@ -118,6 +122,8 @@ class Cluster:
     inline: Assignment | None = None
     """load_assignment of the kinds that carry it."""
     unsupported: tuple[Unsupported, ...] = ()
+    fetch_timeout: float = FETCH_TIMEOUT
+    """Seconds until an assignment that does not come does not exist; infinite: it is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,8 @@ class HttpTarget:
     route_config: str
     """Name of its RouteConfiguration; empty if inline."""
     inline: RouteConfig | None = None
+    fetch_timeout: float = FETCH_TIMEOUT
+    """As Cluster's, of its RouteConfiguration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +212,11 @@ class Listener:
     """Of the listener for connections to this workload: who may make them."""
 
     @property
-    def route_configs(self) -> tuple[str, ...]:
-        """Names of the RouteConfigurations it waits for."""
+    def route_configs(self) -> tuple[HttpTarget, ...]:
+        """Those that name the RouteConfigurations it waits for."""
         chains = (*self.chains, self.default) if self.default else self.chains
         return tuple(
-            chain.target.route_config
+            chain.target
             for chain in chains
             if isinstance(chain.target, HttpTarget) and chain.target.route_config
         )
@@ -246,6 +254,8 @@ class RawResource:
     name: str = ""
     """As the response calls it; empty: it does not say."""
     version: str = ""
+    ttl: float | None = None
+    """Seconds that it lives unless it is sent again; None: for ever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,9 @@ class Sotw(Dialogue):
         state = self.held.types[url]
         return Send(url, state.version, self._nonces.setdefault(url, ""), state.names, error, first)
 
-    def _take(self, response: Response) -> Taken:
+    def _take(self, response: Response, now: float) -> Taken:
         self._nonces[response.type_url] = response.nonce
-        return self.held.take(response, whole=response.type_url in WILDCARD)
+        return self.held.take(response, whole=response.type_url in WILDCARD, now=now)
 
     def _answer(self, response: Response, error: str) -> Command:
         return self._request(response.type_url, error=error)

@@ -379,7 +379,11 @@ class _Work:
     def _host(self, address: IPv4Address, clusters: list[Weighted]) -> str:
         """The name of what is behind a VIP: from the name table, else from the cluster's name."""
         named = self.hosts_of.get(address, [])
-        behind = [part.cluster.split("|")[3] for part in clusters if part.cluster.count("|") == 3]
+        behind = [  # an xdstp:// name is opaque
+            part.cluster.split("|")[3]
+            for part in clusters
+            if part.cluster.count("|") == 3 and not part.cluster.startswith("xdstp:")
+        ]
         for host in behind:
             if host in named:
                 return host

@@ -5,7 +5,9 @@ from __future__ import annotations
 from playbook import Playbook
 from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 
+from appswitch.errors import InvalidInput
 from appswitch.xds.ads import Connected, Disconnected, Ignored, Publish, Received, Rejected, Send
+from appswitch.xds.decode import decode_resource
 from appswitch.xds.held import Held
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, RawResource, Response
 from appswitch.xds.sotw import Sotw
@@ -73,6 +75,23 @@ def test_nack_carries_the_last_accepted_version_and_is_said_once() -> None:  # C
         assert len(commands) == 1
         assert isinstance(commands[0], Send)
         assert (commands[0].version, commands[0].nonce, bool(commands[0].error)) == ("1", "n3", True)
+
+
+def test_c24_bytes_cut_anywhere_are_rejected_and_the_last_good_ones_stay() -> None:
+    ads, _ = started()
+    value = cluster("a", alt_stat_name="x" * 20).value
+    ads.handle(Received(response("1", RawResource(CDS, value))))
+    held = ads.held.config().clusters["a"]
+    for end in range(len(value)):
+        cut = value[:end]
+        try:
+            decode_resource(CDS, cut)
+            continue  # whole fields are left: another cluster, and a good one
+        except InvalidInput:
+            pass
+        nack = ads.handle(Received(response(f"cut at {end}", RawResource(CDS, cut))))[0]
+        assert isinstance(nack, Send) and nack.error and nack.version == "1"
+        assert ads.held.config().clusters["a"] is held
 
 
 def test_long_reasons_are_cut() -> None:  # C07

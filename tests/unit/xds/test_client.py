@@ -24,8 +24,9 @@ from appswitch.xds.dialogue import Dialogue
 from appswitch.xds.recording import Message, Recording, Step, load
 from appswitch.xds.replay import ReplayServer, server
 from appswitch.xds.requests import NodeInfo
-from appswitch.xds.resources import CDS
+from appswitch.xds.resources import CDS, EDS
 from appswitch.xds.sotw import Sotw
+from appswitch.xds.timers import NEVER_CAME, TOO_OLD
 from appswitch.xds.translate import Translator
 from appswitch.xds.transport import Transport
 
@@ -47,9 +48,16 @@ class Ears:
     streams: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    """What is published is in force once this is set."""
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
     async def publish(self, config: Config) -> None:
         self.configs.append(config)
         self.moved.set()
+        await self.open.wait()
 
     def connected(self) -> None:
         self.streams += 1
@@ -235,13 +243,8 @@ def test_a_corrupt_resource_is_rejected_on_the_wire() -> None:  # C06
 
 
 @contextlib.asynccontextmanager
-async def strange(answer: Callable[[Any], Any]) -> AsyncIterator[int]:
-    """A server whose streams do as `answer` says."""
-
-    async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
-        async for _ in requests:
-            await answer(context)
-
+async def serving_streams(serve: Callable[[AsyncIterator[bytes], Any], Any]) -> AsyncIterator[int]:
+    """A server that serves each stream so."""
     handler = grpc.stream_stream_rpc_method_handler(serve)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {SOTW_METHOD: handler}),))
@@ -253,11 +256,105 @@ async def strange(answer: Callable[[Any], Any]) -> AsyncIterator[int]:
         await server.stop(0)
 
 
+@contextlib.asynccontextmanager
+async def strange(answer: Callable[[Any], Any]) -> AsyncIterator[int]:
+    """A server whose streams do as `answer` says."""
+
+    async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+        async for _ in requests:
+            await answer(context)
+
+    async with serving_streams(serve) as port:
+        yield port
+
+
 def test_bytes_that_are_no_response_end_the_stream_only() -> None:
     async def scenario() -> None:
         async with strange(lambda context: context.write(b"\xff\xff\xff")) as port, client(port) as ears:
             await ears.until(lambda: len(ears.reasons) >= 2)
             assert "discovery response of 3 bytes" in ears.reasons[0]
+
+    asyncio.run(scenario())
+
+
+def test_c41_a_stream_that_ends_after_an_answer_is_opened_again_at_once() -> None:
+    """Istiod ends each after half an hour, by design."""
+
+    async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+        await context.write(clusters(2).SerializeToString())
+        async for data in requests:
+            if discovery_pb2.DiscoveryRequest.FromString(data).response_nonce:
+                return  # the last thing that the client says
+
+    async def scenario() -> None:
+        async with serving_streams(serve) as port, client(port) as ears:
+            await ears.until(lambda: len(ears.delays) >= 4)
+            assert set(ears.reasons) == {"the server ended the stream"}
+            assert ears.delays[:4] == [0.1] * 4
+            assert len(ears.configs) == 1 and len(ears.configs[0].clusters) == 2, "the same is no news"
+
+    asyncio.run(scenario())
+
+
+def test_c25_c45_the_shell_keeps_the_timers() -> None:
+    """What never comes is given up on an open stream; what lives for a time ends without one."""
+
+    async def scenario() -> None:
+        message = discovery_pb2.DiscoveryResponse(type_url=CDS, version_info="1", nonce="n")
+        soon = {"eds_config": {"ads": {}, "initial_fetch_timeout": {"nanos": 50_000_000}}}
+        message.resources.add(type_url=CDS, value=cluster("a", eds_cluster_config=soon).value)
+        inner = discovery_pb2.Resource(name="b", ttl={"seconds": 1})
+        inner.resource.type_url, inner.resource.value = CDS, cluster("b", type=0).value
+        wrapper = f"type.googleapis.com/{inner.DESCRIPTOR.full_name}"
+        message.resources.add(type_url=wrapper, value=inner.SerializeToString())
+        async with serving(small(message)) as (server, port), client(port) as ears:
+            await ears.until(lambda: bool(ears.rejections))
+            assert ears.rejections == [Withheld(EDS, (("a", NEVER_CAME),))]
+            assert set(ears.configs[-1].assignments) == {"a"}
+            await server.stop()
+            await ears.until(lambda: len(ears.rejections) == 2)
+            assert ears.rejections[1] == Withheld(CDS, (("b", TOO_OLD),))
+            assert set(ears.configs[-1].clusters) == {"a"}
+
+    asyncio.run(scenario())
+
+
+def test_c51_a_push_is_acknowledged_and_the_next_one_read_only_when_it_is_in_force() -> None:
+    answers: list[str] = []
+    written: list[int] = []
+    flooded, answered = asyncio.Event(), asyncio.Event()
+
+    async def serve(requests: AsyncIterator[bytes], context: Any) -> None:
+        async def flood() -> None:
+            for number in range(100):
+                await context.write(clusters(1, f"{number}", padding=1 << 20).SerializeToString())
+                written.append(number)
+            flooded.set()
+
+        task = spawn("flood", flood())
+        async for data in requests:
+            request = discovery_pb2.DiscoveryRequest.FromString(data)
+            if request.response_nonce:
+                answers.append(request.response_nonce)
+                answered.set()
+        await task
+
+    async def scenario() -> None:
+        async with serving_streams(serve) as port, client(port) as ears:
+            ears.open.clear()
+            await ears.until(lambda: bool(ears.configs))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await flooded.wait()
+            assert answers == [], "not in force: not acknowledged"
+            assert len(written) < 50, "the server is held back by HTTP/2's window: nothing piles up here"
+            ears.open.set()
+            async with asyncio.timeout(PATIENCE):
+                await flooded.wait()
+                while len(answers) < 100:
+                    answered.clear()
+                    await answered.wait()
+            assert answers == [f"n{number}" for number in range(100)]
 
     asyncio.run(scenario())
 
@@ -275,7 +372,7 @@ def test_a_refusal_is_told_in_the_servers_words() -> None:  # C57
     asyncio.run(scenario())
 
 
-def test_nobody_there() -> None:  # C44
+def test_c44_nobody_there() -> None:
     async def scenario() -> None:
         async with strange(lambda _: None) as port:
             pass

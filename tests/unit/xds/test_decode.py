@@ -16,7 +16,7 @@ from xds_make import assignment, cluster, endpoint, http_listener, routes, tcp_l
 
 from appswitch.errors import InvalidInput
 from appswitch.xds import leftover
-from appswitch.xds.decode import decode_resource, decode_response, peek_name
+from appswitch.xds.decode import decode_delta_response, decode_resource, decode_response, peek_name
 from appswitch.xds.recording import load
 from appswitch.xds.resources import (
     CDS,
@@ -29,6 +29,7 @@ from appswitch.xds.resources import (
     Cluster,
     Discovery,
     Listener,
+    RawResource,
     RouteConfig,
     Unsupported,
 )
@@ -88,16 +89,16 @@ def test_names_of_broken_resources(value: bytes, name: str) -> None:
     assert peek_name(value) == name
 
 
-def test_wrapped_resources_are_unwrapped() -> None:  # C47
+def test_c47_wrapped_resources_are_unwrapped() -> None:
     message = discovery_pb2.DiscoveryResponse(type_url=CDS, version_info="1", nonce="n", canary=True)
-    inner = discovery_pb2.Resource(name="a")
+    inner = discovery_pb2.Resource(name="a", version="7", ttl={"seconds": 2, "nanos": 500_000_000})
     inner.resource.type_url, inner.resource.value = CDS, cluster("a").value
     message.resources.add(
         type_url="type.googleapis.com/envoy.service.discovery.v3.Resource", value=inner.SerializeToString()
     )
     response = decode_response(message.SerializeToString())
     assert (response.version, response.nonce) == ("1", "n")
-    assert response.resources[0].value == cluster("a").value
+    assert response.resources == (RawResource(CDS, cluster("a").value, "a", "7", 2.5),)
 
 
 def test_cluster() -> None:
@@ -205,7 +206,7 @@ def test_routes_report_what_a_connection_cannot_do() -> None:
     assert {item.resource for item in decoded.unsupported} == {"80/web:80"}
 
 
-def test_listeners_with_unknown_extensions_are_taken_and_reported() -> None:  # C23
+def test_c23_listeners_with_unknown_extensions_are_taken_and_reported() -> None:
     message = listener_pb2.Listener()
     message.ParseFromString(tcp_listener("10.1.1.1", 80, a=80, b=20).value)
     other = message.filter_chains[0].filters.add(name="my.filter")
@@ -220,10 +221,17 @@ def test_listeners_with_unknown_extensions_are_taken_and_reported() -> None:  # 
     ]
     web = decode_resource(LDS, http_listener(80, "80").value)
     assert isinstance(web, Listener)
-    assert (web.route_configs, web.unsupported) == (("80",), ())
+    assert ([each.route_config for each in web.route_configs], web.unsupported) == (["80"], ())
 
 
-def test_unknown_fields_are_ignored() -> None:  # C54
+def test_c54_the_control_plane_and_unknown_fields_are_ignored() -> None:
+    message = discovery_pb2.DiscoveryResponse(type_url=CDS, version_info="1", nonce="n")
+    message.resources.add(type_url=CDS, value=cluster("a").value)
+    plain = decode_response(message.SerializeToString())
+    message.control_plane.identifier = "istiod"
+    assert decode_response(message.SerializeToString() + b"\xfa\x3f\x01x") == plain
+    update = discovery_pb2.DeltaDiscoveryResponse(type_url=CDS, control_plane={"identifier": "istiod"})
+    assert decode_delta_response(update.SerializeToString() + b"\xfa\x3f\x01x").type_url == CDS
     assert decode_resource(EDS, assignment("a").value + b"\xfa\x3f\x01x") == decode_resource(
         EDS, assignment("a").value
     )

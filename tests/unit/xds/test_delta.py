@@ -20,6 +20,7 @@ from appswitch.xds.ads import (
 )
 from appswitch.xds.decode import decode_resource, resource_name
 from appswitch.xds.delta import Delta
+from appswitch.xds.held import WILDCARD
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, RawResource, Refusal, Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translator
@@ -104,6 +105,27 @@ def test_unsubscribed_and_subscribed_again() -> None:  # C36
         )
         assert ads.held.config().awaited == ("lds", "a")
         play.feed(Received(update("4", assignment("a", "10.0.0.1:80")))).expect(SendDelta, Publish)
+
+
+def test_c39_of_a_wildcard_nothing_is_asked_for_by_name_and_the_server_says_what_stays() -> None:
+    """A name beside a wildcard would leave open what unsubscribing from it means: none is ever sent.  A
+    child that nobody refers to any more is dropped at once; sent all the same, it is not taken."""
+    ads, play = started()
+    with play:
+        play.feed(Received(update("1", cluster("a"), cluster("b")))).expect(SendDelta, SendDelta, Publish)
+        play.feed(Received(update("1", assignment("a", "10.0.0.1:80")))).expect(SendDelta, Publish)
+        play.feed(Received(update("2", removed=("a",), of=CDS))).expect(
+            SendDelta(CDS, "n2"), SendDelta(EDS, unsubscribe=("a",)), Publish
+        )
+        play.feed(Received(update("2", assignment("a", "10.0.0.9:80")))).expect(SendDelta(EDS, "n2"))
+        assert not ads.held.config().assignments
+        play.feed(Received(update("3", of=CDS))).expect(SendDelta(CDS, "n3"))
+        assert set(ads.held.config().clusters) == {"b"}, "nothing said of it: it stays"
+        play.feed(Received(update("4", cluster("a")))).expect(
+            SendDelta(CDS, "n4"), SendDelta(EDS, subscribe=("a",)), Publish
+        )
+    wildcards = [c for c in ads.handle(Connected()) if isinstance(c, SendDelta) and c.type_url in WILDCARD]
+    assert [(c.subscribe, c.unsubscribe) for c in wildcards] == [((), ())] * 3
 
 
 def test_a_reconnect_says_what_is_in_force() -> None:  # C37, C38

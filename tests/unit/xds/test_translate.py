@@ -137,7 +137,7 @@ def test_an_empty_assignment_is_a_service_that_refuses() -> None:  # C18
     assert only(Mesh().push(cluster(A), assignment(A), tcp_listener("10.1.1.1", 80, **{A: 1}))).backends == ()
 
 
-def test_an_unknown_cluster_keeps_the_service_without_backends_and_recovers() -> None:  # C30
+def test_c30_an_unknown_cluster_keeps_the_service_without_backends_and_recovers() -> None:
     mesh = Mesh()
     translation = mesh.push(
         *PLAIN, tcp_listener("10.1.1.1", 80, gone=1), tcp_listener("10.1.1.2", 80, **{A: 1})
@@ -148,7 +148,7 @@ def test_an_unknown_cluster_keeps_the_service_without_backends_and_recovers() ->
     assert [len(vservice.backends) for vservice in translation.vservices] == [1, 1]
 
 
-def test_a_removed_cluster_lives_as_long_as_a_route_names_it() -> None:  # C29, C30
+def test_c30_a_removed_cluster_lives_as_long_as_a_route_names_it() -> None:
     mesh = Mesh()
     mesh.push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 1}))
     assert backends(only(mesh.push(cluster(B)))) == {"10.0.0.1:8080": 1}
@@ -159,7 +159,54 @@ def test_a_removed_cluster_lives_as_long_as_a_route_names_it() -> None:  # C29, 
     assert only(mesh.push(tcp_listener("10.1.1.1", 80, **{A: 1}))).backends == ()
 
 
-def test_a_new_cluster_waits_for_its_endpoints() -> None:  # C27
+A_BACKENDS = {"10.0.0.1:8080": 1}
+B_BACKENDS = {"10.0.0.2:80": 3, "10.0.0.3:80": 1}
+
+
+def test_c29_make_before_break_never_leaves_a_service_without_backends() -> None:
+    """Cluster and endpoints, then the route, then the old cluster goes; and all of it in Istiod's order."""
+    mesh = Mesh()
+    http = http_listener(80, "80")
+    to_a, to_b = (routes("80", web=("10.1.1.1", name)) for name in (A, B))
+    first = mesh.push(cluster(A), PLAIN[2], http, to_a)
+    seen = [backends(only(first))]
+    for part in (cluster(A), cluster(B)), (PLAIN[3],), (to_b,), (cluster(B),):
+        seen.append(backends(only(mesh.push(*part))))
+    assert seen == [A_BACKENDS, A_BACKENDS, A_BACKENDS, B_BACKENDS, B_BACKENDS]
+    seen = [
+        backends(only(mesh.push(part)))  # one response adds A and removes B, its endpoints come last
+        for part in (cluster(A), http, to_a, PLAIN[2])
+    ]
+    assert seen == [B_BACKENDS, B_BACKENDS, B_BACKENDS, A_BACKENDS]
+
+
+def test_c31_no_reader_sees_a_route_without_its_cluster_and_endpoints() -> None:
+    """One push adds a service and moves another: at each of its messages each service is as before or as
+    after, and a new one is not there at all before it is whole."""
+    before = (cluster(A), PLAIN[2], http_listener(80, "80"), routes("80", web=("10.1.1.1", A)))
+    endpoints, moved = PLAIN[3], routes("80", web=("10.1.1.1", B), other=("10.1.1.2", B))
+    for order in (endpoints, moved), (moved, endpoints):
+        mesh = Mesh()
+        mesh.push(*before)
+        for parts in (cluster(A), cluster(B)), *((part,) for part in order):
+            rows = {row.name: backends(row) for row in mesh.push(*parts).vservices}
+            assert rows in ({"web:80": A_BACKENDS}, {"web:80": B_BACKENDS, "other:80": B_BACKENDS})
+        assert len(rows) == 2
+
+
+def test_c49_names_of_the_new_kind_are_opaque() -> None:
+    """xdstp:// names may hold anything: they are neither taken apart nor put in another order."""
+    name = "xdstp://authority/envoy.config.cluster.v3.Cluster/outbound|80||a.ns?y=2&x=1"
+    mesh = Mesh()
+    translation = mesh.push(
+        cluster(name), assignment(name, "10.0.0.1:80"), tcp_listener("10.1.1.1", 80, **{name: 1})
+    )
+    assert mesh.ads.held.types[EDS].names == (name,)
+    assert only(translation).name == "10.1.1.1:80"
+    assert backends(only(translation)) == {"10.0.0.1:80": 1}
+
+
+def test_c27_a_new_cluster_waits_for_its_endpoints() -> None:
     mesh = Mesh()
     mesh.push(cluster(A), assignment(A, "10.0.0.1:8080"), tcp_listener("10.1.1.1", 80, **{A: 1}))
     waiting = mesh.push(cluster(A), cluster(B), tcp_listener("10.1.1.1", 80, **{B: 1}))
@@ -167,7 +214,7 @@ def test_a_new_cluster_waits_for_its_endpoints() -> None:  # C27
     assert backends(only(mesh.push(assignment(B, "10.0.0.2:80")))) == {"10.0.0.2:80": 1}
 
 
-def test_a_listener_waits_for_its_routes() -> None:  # C28
+def test_c28_a_listener_waits_for_its_routes() -> None:
     mesh = Mesh()
     mesh.push(*PLAIN, http_listener(80, "80"), routes("80", web=("10.1.1.1", A)))
     assert backends(only(mesh.push(http_listener(80, "other")))) == {"10.0.0.1:8080": 1}
