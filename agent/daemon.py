@@ -293,7 +293,7 @@ class Daemon:
         """The Istio agent, a process of its own."""
         settings, profile, snapshot = self._settings.istio, self._settings.profile, self._registry.snapshot
         return IstioLink(
-            settings.options(snapshot.node_ip, snapshot.node),
+            settings.options(snapshot.node_ip, snapshot.node, self._settings.dns.servers),
             state.apply_istio,
             state.keep_unsupported,
             self._log,

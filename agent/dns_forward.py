@@ -14,7 +14,7 @@ from pathlib import Path
 
 from appswitch.agent.dns_answer import servfail
 from appswitch.agent.dns_message import Forward, Rcode, fitted, is_reply, is_truncated, reply_rcode
-from appswitch.agent.resolv_conf import Server, parse_resolv_conf
+from appswitch.agent.resolv_conf import ResolvConf, Server, parse_resolv_conf
 from appswitch.agent.tasks import spawn, stop
 
 TRY_SECONDS = 1.2
@@ -29,24 +29,28 @@ _NEXT_SERVER = frozenset({Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED})
 
 
 class HostServers:
-    """The name servers of the host's resolv.conf, read again when the file has changed."""
+    """The host's resolv.conf, read again when the file has changed."""
 
     def __init__(self, path: Path = Path("/etc/resolv.conf")) -> None:
         self._path = path
         self._stamp: tuple[int, int] | None = None
-        self._servers: tuple[Server, ...] = ()
+        self._conf = ResolvConf()
 
     def __call__(self) -> tuple[Server, ...]:
-        """The servers now; a file that is missing or unreadable says 127.0.0.1, as to every resolver."""
+        """The servers now."""
+        return self.conf().servers
+
+    def conf(self) -> ResolvConf:
+        """All of it; a file that is missing or unreadable says 127.0.0.1, as to every resolver."""
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp != self._stamp:
                 text = self._path.read_text(encoding="utf-8", errors="replace")
-                self._stamp, self._servers = stamp, parse_resolv_conf(text).servers
+                self._stamp, self._conf = stamp, parse_resolv_conf(text)
         except OSError:
-            self._stamp, self._servers = None, parse_resolv_conf("").servers
-        return self._servers
+            self._stamp, self._conf = None, parse_resolv_conf("")
+        return self._conf
 
 
 class Forwarder:

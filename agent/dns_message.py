@@ -107,7 +107,7 @@ def decode(query: bytes) -> Request:
     options: list[tuple[int, int]] = []
     for number in range(sum(records)):
         root = query[offset : offset + 1] == b"\0"
-        offset = _skip_name(query, offset)
+        offset = skip_name(query, offset)
         if offset + 10 > len(query):
             raise InvalidInput("cut off in a record")
         rtype, rclass, ttl, length = struct.unpack_from("!HHIH", query, offset)
@@ -162,7 +162,7 @@ def _question_name(query: bytes) -> tuple[tuple[bytes, ...], int]:
     raise InvalidInput("cut off in the name")
 
 
-def _skip_name(query: bytes, offset: int) -> int:
+def skip_name(query: bytes, offset: int) -> int:
     """The offset behind a name that nobody needs; a pointer ends it."""
     while offset < len(query):
         length = query[offset]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appswitch.agent.istio_options import SOTW, IstioOptions, metadata, node_id
+from appswitch.agent.istio_names import ClusterNames, Resolver
+from appswitch.agent.istio_options import SOTW, IstioOptions, metadata, node_id, servers
 from appswitch.agent.logs import Event, Log
 from appswitch.model import Mesh, Outbound, VService
 from appswitch.policy import InboundPolicy
@@ -75,7 +76,12 @@ class IstioAgent:
     """The last one handed over."""
     _translator: Translator = field(init=False)
     _client: Client = field(init=False)
-    _held: Config | None = None
+    _resolver: Resolver = field(init=False)
+    _names: ClusterNames = field(init=False)
+    _config: Config | None = None
+    """The last one."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One translation at a time."""
     _released: bool = False
     _applied: bool = False
     _timer: asyncio.TimerHandle | None = None
@@ -87,12 +93,15 @@ class IstioAgent:
         self._translator = Translator(node.namespace, node.domain, node.addresses, options.trust_domain)
         dialogue = Sotw() if options.mode == SOTW else Delta()
         self._client = Client(transport(options), node, self, dialogue, fall_back=True)
+        self._resolver = Resolver(servers(options))
+        self._names = ClusterNames(self._translate, self._resolver)
 
     async def run(self) -> None:
         """Run until cancelled.  The last table stays in force whatever happens to Istiod."""
         try:
-            await self._client.run()
+            await asyncio.gather(self._client.run(), self._names.run())
         finally:
+            await self._resolver.close()
             self.connected_now = False
             if self._timer is not None:
                 self._timer.cancel()
@@ -101,14 +110,23 @@ class IstioAgent:
 
     async def publish(self, config: Config) -> None:
         """Translate off the event loop, then hand over."""
-        if not self._released and config.awaited:
-            self._held = config
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(HOLD, self._release)
-            return
-        self._released, self._held = True, None
-        translation = await asyncio.to_thread(self._translator.translate, config)
-        self._hand_over(translation, config)
+        self._names.want(config)
+        self._config = config
+        await self._translate()
+
+    async def _translate(self) -> None:
+        """The last configuration, with the addresses that its host names have now."""
+        async with self._turn:
+            config = self._config
+            if config is None:
+                return
+            if not self._released and (config.awaited or not self._names.complete):
+                if self._timer is None:
+                    self._timer = asyncio.get_running_loop().call_later(HOLD, self._release)
+                return
+            self._released = True
+            translation = await asyncio.to_thread(self._translator.translate, config, self._names.answers)
+            self._hand_over(translation, config)
 
     def connected(self) -> None:
         """A stream is open."""
@@ -154,10 +172,10 @@ class IstioAgent:
 
     def _release(self) -> None:
         """The first table waited long enough: what there is must do."""
-        config, self._held = self._held, None
-        if config is not None and not self._released:
+        if self._config is not None and not self._released:
             self._released = True
-            self._hand_over(self._translator.translate(config), config)
+            translation = self._translator.translate(self._config, self._names.answers)
+            self._hand_over(translation, self._config)
 
     def _hand_over(self, translation: Translation, config: Config) -> None:
         before = self.table

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Final
 
 import msgspec
 
-from appswitch.errors import InvalidInput
+from appswitch.agent.resolv_conf import Server
+from appswitch.errors import InvalidInput, UsageError
 
 DELTA: Final = "delta"
 SOTW: Final = "sotw"
@@ -41,6 +43,8 @@ class IstioOptions(msgspec.Struct, frozen=True):
     locality: tuple[str, str, str] = ("", "", "")
     """Region, zone, sub-zone."""
     metadata: tuple[tuple[str, str], ...] = ()
+    dns_servers: tuple[str, ...] = ()
+    """IP:PORT, asked for host names of DNS clusters.  None: those of the host's resolv.conf."""
 
 
 def encode(options: IstioOptions) -> str:
@@ -54,6 +58,15 @@ def decode(text: str) -> IstioOptions:
         return msgspec.json.decode(text, type=IstioOptions)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"options of the Istio agent: {error}") from error
+
+
+def servers(options: IstioOptions) -> tuple[Server, ...]:
+    """Name servers.  Raises UsageError."""
+    try:
+        parts = [text.rpartition(":") for text in options.dns_servers]
+        return tuple((ip_address(host), int(port)) for host, _, port in parts)
+    except ValueError as error:
+        raise UsageError(f"name servers {', '.join(options.dns_servers)}: {error}") from error
 
 
 def node_id(options: IstioOptions, environ: Mapping[str, str]) -> str:

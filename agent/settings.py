@@ -7,7 +7,7 @@ unit, direction, and why this default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -179,7 +179,9 @@ class IstioSettings:
         "--istio-meta", (), parse.metadata, "csv", "Node metadata as KEY=VALUE, eg SERVICE_ACCOUNT=web"
     )
 
-    def options(self, ip: IPv4Address, name: str) -> IstioOptions:
+    def options(
+        self, ip: IPv4Address, name: str, dns_servers: Sequence[tuple[IPv4Address, int]] = ()
+    ) -> IstioOptions:
         """For the agent's process; `ip` and `name` are the node's."""
         cluster = (("CLUSTER_ID", self.cluster_id),) if self.cluster_id else ()
         return IstioOptions(
@@ -197,6 +199,7 @@ class IstioSettings:
             self.trust_domain,
             self.locality,
             cluster + self.metadata,
+            tuple(f"{address}:{port}" for address, port in dns_servers),
         )
 
 

@@ -27,6 +27,13 @@ def cluster(name: str, **fields: Any) -> RawResource:
     return RawResource(CDS, message.SerializeToString())
 
 
+def dns_cluster(name: str, *addresses: str, logical: bool = False, **fields: Any) -> RawResource:
+    """A cluster whose endpoints are `HOST:PORT` or `HOST:PORT/WEIGHT`."""
+    inline = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
+    inline.endpoints.add().lb_endpoints.extend(endpoint(text) for text in addresses)
+    return cluster(name, type=2 if logical else 1, load_assignment=inline, **fields)
+
+
 def assignment(name: str, *addresses: str, **fields: Any) -> RawResource:
     """Endpoints `IP:PORT` or `IP:PORT/WEIGHT`, all healthy and in one place."""
     message = endpoint_pb2.ClusterLoadAssignment(cluster_name=name, **fields)

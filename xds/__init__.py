@@ -7,7 +7,8 @@ In reading order:
 `ads.py`         what goes in and comes out of the protocol
 `held.py`        what is in force, what is rejected, and what is waited for (`timers.py`)
 `dialogue.py`    the protocol as a pure state machine: `sotw.py` (state of the world) and `delta.py`
-`translate.py`   resources to vservices (`chains.py`, `balance.py`, `rows.py`, `names.py`)
+`resolution.py`  host names of DNS clusters: what to ask for, when, and what comes of it
+`translate.py`   resources to vservices (`chains.py`, `members.py`, `balance.py`, `rows.py`, `names.py`)
 `requests.py`    the bytes that we send
 `client.py`      the gRPC stream around all that (`backoff.py`), over `transport.py`: plaintext or TLS
 `recording.py`   recorded pushes; `replay.py` and `replay_cli.py` serve them like an Istiod

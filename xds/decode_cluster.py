@@ -9,10 +9,12 @@ from typing import Any
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
 
 from appswitch.xds.leftover import Leftover, fetch_timeout, owner, seconds
 from appswitch.xds.resources import (
     BLACKHOLE,
+    DNS_REFRESH,
     PASSTHROUGH,
     Assignment,
     Balance,
@@ -20,16 +22,17 @@ from appswitch.xds.resources import (
     Discovery,
     Endpoint,
     Locality,
+    Refresh,
 )
 
 _CLUSTER_FIELDS = frozenset(
     {"name", "type", "eds_cluster_config", "load_assignment", "lb_policy", "common_lb_config"}
     | {"connect_timeout"}
     | {"alt_stat_name", "metadata", "circuit_breakers", "filters", "transport_socket_matches"}
-    # HTTP between Envoys; DNS details are moot while names are not resolved (reported by themselves)
+    # HTTP between Envoys
     | {"typed_extension_protocol_options", "cleanup_interval", "observability_name"}
     | {"dns_refresh_rate", "dns_lookup_family", "respect_dns_ttl", "dns_jitter", "dns_failure_refresh_rate"}
-    | {"typed_dns_resolver_config", "dns_resolvers", "use_tcp_for_dns_lookups"}
+    | {"typed_dns_resolver_config"}
 )
 _LB_FIELDS = frozenset({"healthy_panic_threshold", "locality_weighted_lb_config"})
 _QUIET_FILTERS = frozenset({"istio.metadata_exchange", "envoy.filters.network.metadata_exchange"})
@@ -37,6 +40,9 @@ _LOCALITY_FIELDS = frozenset({"locality", "lb_endpoints", "load_balancing_weight
 _ENDPOINT_FIELDS = frozenset({"address"})
 _LB_ENDPOINT_FIELDS = frozenset({"endpoint", "health_status", "load_balancing_weight", "metadata"})
 _BUILT_IN = frozenset({"InboundPassthroughCluster", PASSTHROUGH, BLACKHOLE})
+_BY_NAME = frozenset({Discovery.STRICT_DNS, Discovery.LOGICAL_DNS})
+"""Kinds whose endpoints are host names."""
+_CARES = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
 _NO_LIMIT = 4294967295
 _APPROXIMATED = {
     Balance.LEAST_REQUEST: "Random: the live connections are not counted",
@@ -73,9 +79,12 @@ def cluster(value: bytes) -> Cluster:
     balance = _balance(message.lb_policy)
     if balance in _APPROXIMATED and discovery is not Discovery.ORIGINAL_DST:
         left.add("cluster.lb_policy", f"{balance.name}: {_APPROXIMATED[balance]}")
+    refresh = _refresh(message, left) if discovery in _BY_NAME else None
     inline = None
     if message.HasField("load_assignment"):
-        inline = _assignment(message.load_assignment, message.name, by_name=True)
+        inline = _assignment(message.load_assignment, message.name, by_name=refresh is not None)
+    if discovery is Discovery.LOGICAL_DNS and (inline is None or _size(inline) != 1):
+        raise ValueError("a LOGICAL_DNS cluster must have one endpoint")
     panic = common.healthy_panic_threshold.value if common.HasField("healthy_panic_threshold") else 50.0
     eds_name = message.eds_cluster_config.service_name or message.name if discovery is Discovery.EDS else ""
     return Cluster(
@@ -88,6 +97,7 @@ def cluster(value: bytes) -> Cluster:
         inline,
         left.done() + (inline.unsupported if inline else ()),
         fetch_timeout(message.eds_cluster_config.eds_config),
+        refresh,
     )
 
 
@@ -95,6 +105,44 @@ def _discovery(message: Any) -> Discovery:
     if message.HasField("cluster_type"):
         return Discovery.CUSTOM
     return Discovery(message.type)
+
+
+def _refresh(message: Any, left: Leftover) -> Refresh:
+    """How a DNS cluster's names are kept up to date."""
+    if message.dns_lookup_family == cluster_pb2.Cluster.V6_ONLY:
+        left.add("cluster.dns_lookup_family", "IPv4 addresses instead of IPv6 ones")
+    resolver = message.typed_dns_resolver_config
+    if resolver.typed_config.type_url not in ("", _CARES) or _own_servers(resolver.typed_config):
+        left.add("cluster.typed_dns_resolver_config", "this node's name servers are asked")
+    interval = _interval(message, "dns_refresh_rate", DNS_REFRESH)
+    failure = (interval, interval)
+    if message.HasField("dns_failure_refresh_rate"):
+        rate = message.dns_failure_refresh_rate
+        first = _interval(rate, "base_interval", interval)
+        failure = (first, max(first, _interval(rate, "max_interval", 10 * first)))
+    jitter = max(0.0, seconds(message.dns_jitter))
+    return Refresh(interval, message.respect_dns_ttl, jitter, failure)
+
+
+def _interval(message: Any, field: str, default: float) -> float:
+    """A positive duration."""
+    if not message.HasField(field):
+        return default
+    value = seconds(getattr(message, field))
+    if value <= 0:
+        raise ValueError(f"{field} {value:g} s is not above 0")
+    return value
+
+
+def _own_servers(config: Any) -> bool:
+    if config.type_url != _CARES:
+        return False
+    own = cares_dns_resolver_pb2.CaresDnsResolverConfig.FromString(config.value)
+    return bool(own.resolvers) and not own.use_resolvers_as_fallback
+
+
+def _size(assignment: Assignment) -> int:
+    return sum(len(locality.endpoints) for locality in assignment.localities)
 
 
 def _balance(number: int) -> Balance:
@@ -110,7 +158,7 @@ def assignment(value: bytes) -> Assignment:
 
 
 def _assignment(message: Any, name: str, *, by_name: bool) -> Assignment:
-    """`by_name`: host names are allowed for addresses, as in DNS clusters."""
+    """`by_name`: host names stand for addresses, as in DNS clusters."""
     left = Leftover(name)
     left.fields("assignment", message, frozenset({"cluster_name", "endpoints", "policy"}))
     left.fields("assignment.policy", message.policy, frozenset({"overprovisioning_factor"}))
@@ -169,7 +217,6 @@ def _ip(host: str, left: Leftover, by_name: bool) -> IPv4Address | None:
     except AddressValueError:
         if not by_name:
             raise ValueError(f"endpoint {host!r} is no IP address") from None
-        left.add("endpoint.address.name", f"{host} is not resolved; the endpoint is left out")
     else:
         left.add("endpoint.address.ipv6", f"{host}: the endpoint is left out")
     return None

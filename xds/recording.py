@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from appswitch.errors import InvalidInput
@@ -13,6 +15,7 @@ from appswitch.xds.ads import Command, Connected, Disconnected, Publish, Receive
 from appswitch.xds.decode import decode_delta_response, decode_response
 from appswitch.xds.delta import Delta
 from appswitch.xds.dialogue import Dialogue
+from appswitch.xds.resolution import Answer, wanted
 from appswitch.xds.resources import Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translation, Translator
@@ -85,8 +88,16 @@ class Outcome:
     translation: Translation
 
 
-def walk(recording: Recording, translator: Translator, ads: Dialogue | None = None) -> Iterator[Outcome]:
-    """Feed a recording to the client's own state machine and translation, without a network."""
+def walk(
+    recording: Recording,
+    translator: Translator,
+    ads: Dialogue | None = None,
+    hosts: Mapping[str, tuple[IPv4Address, ...]] = MappingProxyType({}),
+) -> Iterator[Outcome]:
+    """Feed a recording to the client's own state machine and translation, without a network.
+
+    `hosts`: addresses of host names; clusters of other ones are awaited.
+    """
     ads = ads or (Delta() if recording.delta else Sotw())
     translation = Translation()
     ads.handle(Connected())
@@ -100,5 +111,7 @@ def walk(recording: Recording, translator: Translator, ads: Dialogue | None = No
             commands += answer
             for command in answer:
                 if isinstance(command, Publish):
-                    translation = translator.translate(command.config)
+                    names = wanted(command.config.clusters.values())
+                    answers = {each: Answer(hosts[each.host]) for each in names if each.host in hosts}
+                    translation = translator.translate(command.config, answers)
         yield Outcome(step.name, tuple(commands), translation)

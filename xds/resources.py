@@ -29,6 +29,9 @@ BLACKHOLE = "BlackHoleCluster"
 FETCH_TIMEOUT = 15.0
 """Seconds for which a resource that is asked for is waited for, where initial_fetch_timeout is not set."""
 
+DNS_REFRESH = 5.0
+"""Seconds between two questions for a host name where dns_refresh_rate is not set."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unsupported:
@@ -82,6 +85,11 @@ class Endpoint:
     healthy: bool = True
     """HEALTHY or UNKNOWN; DEGRADED, DRAINING and the rest are not."""
 
+    @property
+    def named(self) -> bool:
+        """`host` is to be resolved."""
+        return self.ip is None and ":" not in self.host
+
 
 @dataclass(frozen=True, slots=True)
 class Locality:
@@ -108,6 +116,20 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """How a DNS cluster's host names are kept up to date; seconds."""
+
+    interval: float = DNS_REFRESH
+    """dns_refresh_rate: after an answer."""
+    by_ttl: bool = False
+    """respect_dns_ttl: the answer's time to live instead, where it has one."""
+    jitter: float = 0.0
+    """dns_jitter: at most so much is added, by chance."""
+    failure: tuple[float, float] = (DNS_REFRESH, DNS_REFRESH)
+    """dns_failure_refresh_rate: after the first failure, and the most; doubled in between."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """Where connections go (Cluster)."""
 
@@ -124,6 +146,8 @@ class Cluster:
     unsupported: tuple[Unsupported, ...] = ()
     fetch_timeout: float = FETCH_TIMEOUT
     """Seconds until an assignment that does not come does not exist; infinite: it is waited for."""
+    refresh: Refresh | None = None
+    """Of a DNS cluster."""
 
 
 @dataclass(frozen=True, slots=True)

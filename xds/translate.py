@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_address
+from types import MappingProxyType
 
 from appswitch.model import LbPolicy, VService
 from appswitch.policy import InboundPolicy, is_open
 from appswitch.xds import names
 from appswitch.xds.ads import Config
-from appswitch.xds.balance import Member, spread
+from appswitch.xds.balance import Member
 from appswitch.xds.chains import bare_name, choose, shares
+from appswitch.xds.members import Clusters, Members
+from appswitch.xds.resolution import Answers
 from appswitch.xds.resources import (
     BLACKHOLE,
     PASSTHROUGH,
-    Assignment,
     Balance,
     Chain,
-    Cluster,
     Discovery,
     HttpTarget,
     Listener,
@@ -58,15 +59,6 @@ class Translation:
     """Who may connect to the workload's servers; empty: everybody."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    """A cluster's members, and what they were made from (compared by identity)."""
-
-    cluster: Cluster
-    assignment: Assignment
-    members: tuple[Member, ...]
-
-
 class Translator:
     """Translates one configuration after the other; remembers the last for make-before-break."""
 
@@ -83,15 +75,18 @@ class Translator:
         """
         self._namespace, self._domain = namespace, domain
         self._addresses, self._trust_domain = addresses, trust_domain
-        self._spreads: dict[str, _Spread] = {}
+        self._members: dict[str, Members] = {}
         self._rows: dict[Key, Row] = {}
         self._made: Made = {}
 
-    def translate(self, config: Config) -> Translation:
-        """The whole configuration; parts that did not change are taken from the last one."""
-        work = _Work(config, self._spreads, self._rows)
+    def translate(self, config: Config, answers: Answers = MappingProxyType({})) -> Translation:
+        """The whole configuration; parts that did not change are taken from the last one.
+
+        `answers`: the addresses of host names; a cluster with one that is not in there is awaited.
+        """
+        work = _Work(config, answers, self._members, self._rows)
         work.run()
-        self._spreads, self._rows = work.used, work.rows
+        self._members, self._rows = work.clusters.used, work.rows
         self._made = vservices(work.rows, self._made)
         found = set(work.notes)
         for group in (config.clusters, config.assignments, config.listeners, config.routes):
@@ -120,9 +115,9 @@ class _Work:
     """One translation."""
 
     config: Config
-    old_spreads: dict[str, _Spread]
+    answers: Answers
+    old_members: dict[str, Members]
     old_rows: dict[Key, Row]
-    used: dict[str, _Spread] = field(default_factory=dict)
     rows: dict[Key, Row] = field(default_factory=dict)
     notes: set[Unsupported] = field(default_factory=set)
     outbound: str = ALLOW_ANY
@@ -131,9 +126,13 @@ class _Work:
     addresses_of: dict[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
     exact: set[Key] = field(default_factory=set)
     """VIPs that have a listener of their own."""
+    clusters: Clusters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clusters = Clusters(self.config, self.answers, self.old_members, self._note)
 
     def run(self) -> None:
-        """Fill `rows`, `used`, `notes` and `outbound`."""
+        """Fill `rows`, `notes` and `outbound`."""
         for name in self.config.names.names if self.config.names else ():
             self.addresses_of[name.host] = name.addresses
             for vip in name.addresses:
@@ -316,7 +315,7 @@ class _Work:
             if known is not None and known.discovery is Discovery.ORIGINAL_DST:
                 direct += 1
                 continue
-            found = self._spread(part.cluster, known, listener.name)
+            found = self.clusters.members(part.cluster, listener.name)
             if found is None:
                 self._keep(address, port)
                 return
@@ -350,31 +349,6 @@ class _Work:
         row = self.old_rows.get((address, port))
         if row is not None:
             self.rows[address, port] = row
-
-    def _spread(self, name: str, cluster: Cluster | None, listener: str) -> _Spread | None:
-        """A cluster's members; None while they are awaited."""
-        old = self.used.get(name) or self.old_spreads.get(name)
-        if cluster is None:
-            if old is None:  # also BlackHoleCluster's fate where Istiod does not send it
-                if name != BLACKHOLE:
-                    self._note(
-                        "cluster", f"{listener}: {name}", "it does not exist: no connection goes there"
-                    )
-                return _Spread(Cluster(name, Discovery.STATIC), Assignment(name, ()), ())
-            self.used[name] = old
-            return old
-        assignment = cluster.inline or Assignment(name, ())
-        if cluster.discovery is Discovery.EDS:
-            fresh = self.config.assignments.get(cluster.eds_name)
-            if fresh is None:
-                if old is not None:
-                    self.used[name] = old
-                return old
-            assignment = fresh
-        if old is None or old.cluster is not cluster or old.assignment is not assignment:
-            old = _Spread(cluster, assignment, spread(cluster, assignment))
-        self.used[name] = old
-        return old
 
     def _host(self, address: IPv4Address, clusters: list[Weighted]) -> str:
         """The name of what is behind a VIP: from the name table, else from the cluster's name."""

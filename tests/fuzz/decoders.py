@@ -17,6 +17,7 @@ from worlds import OUTBOUND, POLICIES
 
 from appswitch.agent import (
     containers,
+    dns_addresses,
     dns_answer,
     dns_message,
     hello,
@@ -25,6 +26,7 @@ from appswitch.agent import (
     journal,
     oci,
     requests,
+    resolv_conf,
 )
 from appswitch.agent.dns_names import NameTable
 from appswitch.agent.settings_load import HelpWanted, load
@@ -247,14 +249,31 @@ def _reply(data: bytes) -> object:
     return dns_message.fitted(asked, data)
 
 
+def _dns_addresses(data: bytes) -> object:
+    """As istio_names.py does with a reply that dns_forward.py let through."""
+    asked = dns_addresses.question("example.com")
+    return dns_addresses.decode_reply(asked, data)
+
+
+def _hosts_file(data: bytes) -> object:
+    text = _text(data)
+    conf = resolv_conf.parse_resolv_conf(text)
+    return dns_addresses.parse_hosts(text), dns_addresses.candidates("web.x", conf)
+
+
 def _istio_options() -> list[bytes]:
     whole = istio_options.IstioOptions(
         "istiod:15012",
         locality=("r", "z", "s"),
         metadata=(("SERVICE_ACCOUNT", "web"),),
         token="/var/run/secrets/tokens/istio-token",
+        dns_servers=("10.0.0.53:53",),
     )
     return [istio_options.encode(whole).encode()]
+
+
+def _options(data: bytes) -> object:
+    return istio_options.servers(istio_options.decode(_text(data)))
 
 
 def _tokens() -> list[bytes]:
@@ -340,6 +359,12 @@ DECODERS: dict[str, Decoder] = {
     ),
     "dns": Decoder(_queries, mutate.bytewise, _answer),
     "dns-reply": Decoder(_replies, mutate.bytewise, _reply),
+    "dns-addresses": Decoder(_replies, mutate.bytewise, _dns_addresses),
+    "hosts-file": Decoder(
+        lambda: [b"127.0.0.1 localhost web\n::1 a\n", b"nameserver 1.2.3.4\nsearch a b\noptions ndots:5\n"],
+        mutate.bytewise,
+        _hosts_file,
+    ),
     "journal": Decoder(_journal, mutate.as_json, _journal_line),
     "istio-table": Decoder(_istio_tables, mutate.as_json, journal.decode_istio),
     "istio-report": Decoder(_reports, mutate.as_msgpack, istio_wire.decode),
@@ -348,7 +373,7 @@ DECODERS: dict[str, Decoder] = {
     "settings": Decoder(_settings, mutate.bytewise, _load, (UsageError, HelpWanted)),
     "xds-response": Decoder(_small_pushes, mutate.as_protobuf, xds.decode_response),
     "xds-delta-response": Decoder(_small_updates, mutate.as_protobuf, xds.decode_delta_response),
-    "istio-options": Decoder(_istio_options, mutate.as_json, lambda data: istio_options.decode(_text(data))),
+    "istio-options": Decoder(_istio_options, mutate.as_json, _options, (InvalidInput, UsageError)),
     "istio-token": Decoder(_tokens, mutate.bytewise, lambda data: transport.read_claims(_text(data))),
     "xds-cluster": _resource(CDS),
     "xds-assignment": _resource(EDS),

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dns_dialogue import Upstream, good
+from dnslib import DNSRecord
 
 from appswitch.agent import istio
 from appswitch.agent.istio import IstioAgent, IstioTable
-from appswitch.agent.istio_options import IstioOptions, decode, encode, metadata, node_id
+from appswitch.agent.istio_options import IstioOptions, decode, encode, metadata, node_id, servers
 from appswitch.agent.logs import Log
 from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput, UsageError
@@ -22,6 +24,7 @@ from appswitch.xds.replay import ReplayServer
 from appswitch.xds.resources import EDS, Unsupported
 
 BOOKINFO = Path(__file__).resolve().parents[3] / "istio-samples" / "bookinfo" / "recording"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "istiod"
 NODE = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
 
 
@@ -162,3 +165,40 @@ def test_node_ids() -> None:
         decode("{")
     with pytest.raises(UsageError, match="node id 'x'"):
         IstioAgent(IstioOptions("127.0.0.1:1", "x"), lambda _: None, Log(Logger()))
+
+
+def test_host_names_are_resolved_before_the_first_table() -> None:
+    """Rows of an earlier daemon would else go for as long as the answer takes."""
+    answer = asyncio.Event()
+
+    def say(query: DNSRecord, tcp: bool) -> DNSRecord | None:
+        return good(query, tcp) if answer.is_set() else None
+
+    async def scenario() -> None:
+        server, tables = ReplayServer(load(FIXTURES / "kitchen")), Tables()
+        async with Upstream(say) as upstream:
+            address, port = upstream.address
+            target = f"127.0.0.1:{await server.start()}"
+            options = IstioOptions(target, NODE, mode="sotw", dns_servers=(f"{address}:{port}",))
+            task = spawn("istio", IstioAgent(options, tables.apply, Log(Logger())).run())
+            try:
+                await server.wait_for_client()
+                async with asyncio.timeout(10):
+                    await upstream.heard.wait()
+                assert tables.all == []
+                answer.set()
+                table = await tables.first()
+                (row,) = (each for each in table.vservices if each.name == "api.partner.test:443")
+                assert [f"{each.address}:{each.port}" for each in row.backends] == ["192.0.2.1:443"]
+                assert not [each for each in table.unsupported if each.field == "endpoint.address.name"]
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+                await server.stop()
+
+    asyncio.run(scenario())
+
+
+def test_name_servers_that_are_none() -> None:
+    with pytest.raises(UsageError, match="name servers x:1"):
+        servers(IstioOptions("a:1", dns_servers=("x:1",)))

@@ -9,10 +9,12 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.network.dns_resolver.cares.v3.cares_dns_resolver_pb2 import CaresDnsResolverConfig
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.any_pb2 import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from xds_make import assignment, cluster, endpoint, http_listener, routes, tcp_listener
+from xds_make import assignment, cluster, dns_cluster, endpoint, http_listener, routes, tcp_listener
 
 from appswitch.errors import InvalidInput
 from appswitch.xds import leftover
@@ -30,10 +32,14 @@ from appswitch.xds.resources import (
     Discovery,
     Listener,
     RawResource,
+    Refresh,
     RouteConfig,
     Unsupported,
 )
 
+dns_load = endpoint_pb2.ClusterLoadAssignment(
+    cluster_name="a", endpoints=[{"lb_endpoints": [endpoint("x.test:80")]}]
+)
 BOOKINFO = Path(__file__).resolve().parents[3] / "istio-samples" / "bookinfo" / "recording"
 RECORDED = [
     (raw.type_url, raw.value)
@@ -117,6 +123,15 @@ def test_cluster() -> None:
     [
         (CDS, cluster_pb2.Cluster(), "without name"),
         (CDS, cluster_pb2.Cluster(name="a", lb_policy=99), "99"),
+        (CDS, dns_cluster("a", "x.test:80", "y.test:80", logical=True), "one endpoint"),
+        (CDS, cluster("a", type=2), "one endpoint"),
+        (CDS, dns_cluster("a", "x.test:80", dns_refresh_rate={"seconds": 0}), "dns_refresh_rate 0 s"),
+        (
+            CDS,
+            dns_cluster("a", "x.test:80", dns_failure_refresh_rate={"base_interval": {"seconds": -1}}),
+            "base_interval -1 s",
+        ),
+        (CDS, cluster("a", type=0, load_assignment=dns_load), "no IP address"),
         (EDS, endpoint_pb2.ClusterLoadAssignment(), "without cluster name"),
         (
             EDS,
@@ -159,7 +174,54 @@ def test_cluster() -> None:
 )
 def test_invalid_resources(url: str, message: object, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
-        decode_resource(url, message.SerializeToString())  # type: ignore[attr-defined]
+        value = message.value if isinstance(message, RawResource) else message.SerializeToString()  # type: ignore[attr-defined]
+        decode_resource(url, value)
+
+
+def test_dns_cluster() -> None:
+    plain = decode_resource(CDS, dns_cluster("a", "One.test:80/3", "10.0.0.1:81").value)
+    assert isinstance(plain, Cluster) and plain.inline is not None
+    assert plain.refresh == Refresh(5.0, False, 0.0, (5.0, 5.0))
+    assert plain.unsupported == ()
+    one, other = plain.inline.localities[0].endpoints
+    assert (one.named, one.host, one.port, one.weight, other.named) == (True, "One.test", 80, 3, False)
+    cares = Any()
+    cares.Pack(CaresDnsResolverConfig(udp_max_queries={"value": 100}))
+    istio = dns_cluster(
+        "a",
+        "one.test:80",
+        dns_refresh_rate={"seconds": 60},
+        respect_dns_ttl=True,
+        dns_jitter={"nanos": 100_000_000},
+        dns_failure_refresh_rate={"base_interval": {"seconds": 2}},
+        dns_lookup_family=1,
+        typed_dns_resolver_config={"name": "envoy.network.dns_resolver.cares", "typed_config": cares},
+    )
+    decoded = decode_resource(CDS, istio.value)
+    assert isinstance(decoded, Cluster)
+    assert decoded.refresh == Refresh(60.0, True, 0.1, (2.0, 20.0))
+    assert decoded.unsupported == ()
+
+
+def test_what_a_dns_cluster_asks_for_and_is_not_done_is_reported() -> None:
+    cares = Any()
+    cares.Pack(CaresDnsResolverConfig(resolvers=[{"socket_address": {"address": "8.8.8.8"}}]))
+    own = dns_cluster(
+        "a",
+        "one.test:80",
+        "::1:80",
+        dns_lookup_family=2,
+        use_tcp_for_dns_lookups=True,
+        typed_dns_resolver_config={"name": "x", "typed_config": cares},
+    )
+    decoded = decode_resource(CDS, own.value)
+    assert isinstance(decoded, Cluster)
+    assert {item.field for item in decoded.unsupported} == {
+        "cluster.dns_lookup_family",
+        "cluster.typed_dns_resolver_config",
+        "cluster.use_tcp_for_dns_lookups",
+        "endpoint.address.ipv6",
+    }
 
 
 def test_assignment_health_weight_and_what_cannot_be_dialled() -> None:

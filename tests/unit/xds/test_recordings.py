@@ -86,7 +86,6 @@ def test_kitchen_is_reported() -> None:
         "cluster.connect_timeout": 11,
         "cluster.lb_policy": 7,
         "cluster.outlier_detection": 3,
-        "endpoint.address.name": 1,
         "endpoint.metadata.tlsMode": 5,
         "inbound.transport_socket": 1,
         "route.match.headers": 1,

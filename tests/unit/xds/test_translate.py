@@ -7,11 +7,21 @@ from ipaddress import IPv4Address
 import pytest
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
-from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
+from xds_make import (
+    assignment,
+    cluster,
+    dns_cluster,
+    http_listener,
+    name_table,
+    response,
+    routes,
+    tcp_listener,
+)
 
 from appswitch.model import Backend, LbPolicy, VService
 from appswitch.xds.ads import Connected, Received
 from appswitch.xds.names import answers
+from appswitch.xds.resolution import Answer, Answers, wanted
 from appswitch.xds.resources import CDS, EDS, LDS, RDS, Name, NameTable, RawResource, Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translation, Translator
@@ -41,7 +51,11 @@ class Mesh:
             some = [raw for raw in resources if raw.type_url == url or (url == "*" and "nds" in raw.type_url)]
             if some or of:
                 self.ads.handle(Received(response(str(self.version), *some, of=of)))
-        return self.translator.translate(self.ads.held.config())
+        return self.again({})
+
+    def again(self, answers: Answers) -> Translation:
+        """Translate what there is, with these addresses of host names."""
+        return self.translator.translate(self.ads.held.config(), answers)
 
 
 def only(translation: Translation) -> VService:
@@ -234,13 +248,56 @@ def test_original_destination_stands_in_nobodys_way() -> None:
     assert Mesh().push(direct, tcp_listener("10.1.1.1", 80, direct=1)).vservices == ()
 
 
+def test_a_dns_cluster_is_awaited_until_each_of_its_names_was_asked_for() -> None:
+    mesh = Mesh()
+    web, db = (IPv4Address(text) for text in ("10.0.0.1", "10.0.0.2"))
+    listener = tcp_listener("10.1.1.1", 80, dns=1)
+    cluster = dns_cluster("dns", "Web.test:8080/3", "10.0.0.9:80", "db.test.:80")
+    assert mesh.push(cluster, listener).vservices == ()
+    one, other = wanted(mesh.ads.held.config().clusters.values())
+    assert (one.host, other.host) == ("web.test", "db.test")
+    assert mesh.again({one: Answer((web,))}).vservices == ()
+    found = mesh.again({one: Answer((web, db)), other: Answer((db,))})
+    assert backends(only(found)) == {
+        "10.0.0.1:8080": 3,
+        "10.0.0.2:8080": 3,
+        "10.0.0.2:80": 1,
+        "10.0.0.9:80": 1,
+    }
+    assert fields(found) == set()
+    failed = mesh.again({one: Answer((), "NXDOMAIN"), other: Answer((db,), "SERVFAIL")})
+    assert backends(only(failed)) == {"10.0.0.2:80": 1, "10.0.0.9:80": 1}
+    assert {item.instead for item in failed.unsupported if item.field == "endpoint.address.name"} == {
+        "web.test: NXDOMAIN; the endpoint is left out",
+        "db.test: SERVFAIL; its last addresses stay",
+    }
+
+
+def test_a_dns_cluster_with_new_names_keeps_its_endpoints_until_they_are_known() -> None:
+    mesh = Mesh()
+    mesh.push(dns_cluster("dns", "a.test:80"), tcp_listener("10.1.1.1", 80, dns=1))
+    (lookup,) = wanted(mesh.ads.held.config().clusters.values())
+    known = {lookup: Answer((IPv4Address("10.0.0.1"),))}
+    assert backends(only(mesh.again(known))) == {"10.0.0.1:80": 1}
+    mesh.push(dns_cluster("dns", "b.test:80"))
+    assert backends(only(mesh.again(known))) == {"10.0.0.1:80": 1}
+
+
+def test_logical_dns_is_one_endpoint() -> None:
+    mesh = Mesh()
+    mesh.push(dns_cluster("dns", "a.test:80", logical=True), tcp_listener("10.1.1.1", 80, dns=1))
+    (lookup,) = wanted(mesh.ads.held.config().clusters.values())
+    assert lookup.single
+    assert backends(only(mesh.again({lookup: Answer((IPv4Address("10.0.0.1"),))}))) == {"10.0.0.1:80": 1}
+
+
 def test_an_unchanged_cluster_is_not_computed_again() -> None:
     mesh = Mesh()
     first = mesh.push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 1}), tcp_listener("10.1.1.2", 80, **{B: 1}))
     second = mesh.push(assignment(A, "10.0.0.7:80"))
     assert first.vservices[1] == second.vservices[1]
     assert mesh.translator._rows[IPv4Address("10.1.1.2"), 80].parts[0][1] is (
-        mesh.translator._spreads[B].members
+        mesh.translator._members[B].members
     )
 
 
