@@ -26,6 +26,9 @@ from appswitch.xds.transport import Transport
 HOLD = 15.0
 """Seconds that the first table waits to be complete: rows of an earlier daemon may still be in force, and
 a table made from the first of five messages would take most of them away."""
+HOLD_NAMES = 5.0
+"""Seconds that it waits for host names alone: a name server that is down takes the services behind names,
+and no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,7 @@ class IstioAgent:
             if config is None:
                 return
             if not self._released and (config.awaited or not self._names.complete):
-                if self._timer is None:
-                    self._timer = asyncio.get_running_loop().call_later(HOLD, self._release)
+                self._wait(HOLD if config.awaited else HOLD_NAMES)
                 return
             self._released = True
             translation = await asyncio.to_thread(self._translator.translate, config, self._names.answers)
@@ -169,6 +171,16 @@ class IstioAgent:
             )
 
     # -- tables
+
+    def _wait(self, seconds: float) -> None:
+        """Release the first table after so long, or when it was to be anyway."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if self._timer is not None and self._timer.when() > due:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._release)
 
     def _release(self) -> None:
         """The first table waited long enough: what there is must do."""

@@ -32,6 +32,11 @@ def shares(clusters: tuple[Weighted, ...]) -> dict[str, float]:
     return {part.cluster: part.weight / total for part in clusters if part.weight}
 
 
+def catch_all(host: VirtualHost) -> tuple[Weighted, ...] | None:
+    """Where the first route that takes every request leads; None: there is none."""
+    return next((route.clusters for route in host.routes if route.catch_all), None)
+
+
 def bare_name(host: VirtualHost) -> str:
     """A virtual host's name without its port."""
     name, colon, port = host.name.rpartition(":")

@@ -17,7 +17,7 @@ from appswitch.policy import InboundPolicy, is_open
 from appswitch.xds import names
 from appswitch.xds.ads import Config
 from appswitch.xds.balance import Member
-from appswitch.xds.chains import bare_name, choose, shares
+from appswitch.xds.chains import bare_name, catch_all, choose, shares
 from appswitch.xds.members import Clusters, Members
 from appswitch.xds.resolution import Answers
 from appswitch.xds.resources import (
@@ -201,9 +201,9 @@ class _Work:
         return target.inline if target.inline is not None else self.config.routes.get(target.route_config)
 
     def _catch_all(self, routes: RouteConfig, host: VirtualHost) -> tuple[Weighted, ...]:
-        for route in host.routes:
-            if route.catch_all:
-                return route.clusters
+        clusters = catch_all(host)
+        if clusters is not None:
+            return clusters
         if host.routes:
             name = f"{routes.name}/{host.name}"
             self._note("virtual_host.routes", name, "none takes every request: connections are refused")
@@ -256,7 +256,7 @@ class _Work:
 
     def _leads_outside(self, clusters: tuple[Weighted, ...]) -> bool:
         known = self.config.clusters
-        return all(
+        return bool(clusters) and all(
             part.cluster in (PASSTHROUGH, BLACKHOLE)
             or (part.cluster in known and known[part.cluster].discovery is Discovery.ORIGINAL_DST)
             for part in clusters
@@ -264,10 +264,12 @@ class _Work:
 
     def _hosts(self, listener: Listener, routes: RouteConfig, port: int) -> None:
         """Each VIP goes to the virtual host that has it among its domains, else to that which names it."""
+        # At whatever address these are asked for, it is dialled as it is: that is what shall happen.
+        direct = {host.name for host in routes.hosts if self._leads_outside(catch_all(host) or ())}
         owner: dict[IPv4Address, VirtualHost] = {}
         for host in routes.hosts:
             for domain in host.domains:
-                address = self._domain(domain, port, f"{routes.name}/{host.name}")
+                address = self._domain(domain, port, f"{routes.name}/{host.name}", host.name not in direct)
                 if address is not None:
                     owner[address] = host
         for host in routes.hosts:
@@ -280,19 +282,23 @@ class _Work:
         noted = {item.resource for item in self.notes}
         for host in routes.hosts:
             resource = f"{routes.name}/{host.name}"
-            if host.name not in owners and "*" not in host.domains and resource not in noted:
+            if host.name in owners or host.name in direct:
+                continue
+            if "*" not in host.domains and resource not in noted:
                 self._note("virtual_host.domains", resource, "no address leads to it")
         for address, host in owner.items():
             if (address, port) not in self.exact:
                 self._put(listener, address, port, bare_name(host), self._catch_all(routes, host))
 
-    def _domain(self, domain: str, port: int, resource: str) -> IPv4Address | None:
-        """The address that a domain is, with or without its port; ranges are reported."""
+    def _domain(self, domain: str, port: int, resource: str, told: bool) -> IPv4Address | None:
+        """The address that a domain is, with or without its port; `told`: ranges are reported."""
         text = domain.removesuffix(f":{port}")
         try:
             return IPv4Address(text)
         except ValueError:
             pass
+        if not told:
+            return None
         if "/" in text and text[0].isdigit():
             self._note("virtual_host.domains", resource, f"{text}: dialled directly")
         elif text.startswith("["):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dns_dialogue import Upstream, good
+from dns_dialogue import Upstream, good, silent
 from dnslib import DNSRecord
 
 from appswitch.agent import istio
@@ -167,6 +167,30 @@ def test_node_ids() -> None:
         IstioAgent(IstioOptions("127.0.0.1:1", "x"), lambda _: None, Log(Logger()))
 
 
+@contextlib.asynccontextmanager
+async def kitchen(upstream: Upstream) -> AsyncIterator[Tables]:
+    """An agent of a mesh with a service behind a host name, which asks this name server."""
+    server, tables = ReplayServer(load(FIXTURES / "kitchen")), Tables()
+    target, (address, port) = f"127.0.0.1:{await server.start()}", upstream.address
+    options = IstioOptions(target, NODE, mode="sotw", dns_servers=(f"{address}:{port}",))
+    task = spawn("istio", IstioAgent(options, tables.apply, Log(Logger())).run())
+    try:
+        await server.wait_for_client()
+        async with asyncio.timeout(10):
+            await upstream.heard.wait()
+        yield tables
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await server.stop()
+
+
+def partner(table: IstioTable) -> list[str]:
+    """What is behind the host name."""
+    rows = (each for each in table.vservices if each.name == "api.partner.test:443")
+    return [f"{backend.address}:{backend.port}" for row in rows for backend in row.backends]
+
+
 def test_host_names_are_resolved_before_the_first_table() -> None:
     """Rows of an earlier daemon would else go for as long as the answer takes."""
     answer = asyncio.Event()
@@ -175,26 +199,23 @@ def test_host_names_are_resolved_before_the_first_table() -> None:
         return good(query, tcp) if answer.is_set() else None
 
     async def scenario() -> None:
-        server, tables = ReplayServer(load(FIXTURES / "kitchen")), Tables()
-        async with Upstream(say) as upstream:
-            address, port = upstream.address
-            target = f"127.0.0.1:{await server.start()}"
-            options = IstioOptions(target, NODE, mode="sotw", dns_servers=(f"{address}:{port}",))
-            task = spawn("istio", IstioAgent(options, tables.apply, Log(Logger())).run())
-            try:
-                await server.wait_for_client()
-                async with asyncio.timeout(10):
-                    await upstream.heard.wait()
-                assert tables.all == []
-                answer.set()
-                table = await tables.first()
-                (row,) = (each for each in table.vservices if each.name == "api.partner.test:443")
-                assert [f"{each.address}:{each.port}" for each in row.backends] == ["192.0.2.1:443"]
-                assert not [each for each in table.unsupported if each.field == "endpoint.address.name"]
-            finally:
-                task.cancel()
-                await asyncio.wait([task])
-                await server.stop()
+        async with Upstream(say) as upstream, kitchen(upstream) as tables:
+            assert tables.all == []
+            answer.set()
+            table = await tables.first()
+            assert partner(table) == ["192.0.2.1:443"]
+            assert not [each for each in table.unsupported if each.field == "endpoint.address.name"]
+
+    asyncio.run(scenario())
+
+
+def test_a_name_server_that_is_down_holds_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(istio, "HOLD_NAMES", 0.2)
+
+    async def scenario() -> None:
+        async with Upstream(silent) as upstream, kitchen(upstream) as tables:
+            table = await tables.first()
+            assert partner(table) == [] and len(table.vservices) == 5
 
     asyncio.run(scenario())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from ipaddress import IPv4Address
 
 import pytest
 from expectations import FOLDER, Row, Step, load, recordings, shares
@@ -20,6 +21,9 @@ PLAYS = [(name, dialogue) for name, dialogues in FOLDERS.items() for dialogue in
 POLICIES = {"ROUND_ROBIN": LbPolicy.ROUND_ROBIN}
 """Balances that are honoured; all others are approximated by Random."""
 
+HOSTS = {"backend.partner.test": (IPv4Address("198.51.100.7"),), "localhost": (IPv4Address("127.0.0.1"),)}
+"""What DNS says."""
+
 Seen = dict[str, tuple[str, dict[str, Fraction], LbPolicy]]
 """`VIP:port` to host, shares and policy."""
 
@@ -28,7 +32,7 @@ Seen = dict[str, tuple[str, dict[str, Fraction], LbPolicy]]
 def played(name: str, dialogue: str) -> dict[str, tuple[Config, Translation]]:
     """Configuration and translation at the end of each step.  Nothing may be rejected on the way."""
     steps, config = {}, Config()
-    for outcome in recording.walk(recording.load(FOLDERS[name][dialogue]), Translator()):
+    for outcome in recording.walk(recording.load(FOLDERS[name][dialogue]), Translator(), hosts=HOSTS):
         for command in outcome.commands:
             assert not isinstance(command, Rejected | Ignored), outcome.step
             if isinstance(command, Publish):
@@ -51,7 +55,12 @@ def rows(vservices: tuple[VService, ...]) -> Seen:
 
 def wanted(row: Row) -> tuple[str, dict[str, Fraction], LbPolicy]:
     """A row as `rows` would show it."""
-    return row.host, dict(row.shares), POLICIES.get(row.balance, LbPolicy.RANDOM)
+    found = {}
+    for end, share in row.shares.items():
+        host, _, port = end.rpartition(":")
+        addresses = HOSTS.get(host, (host,))
+        found |= {f"{address}:{port}": share / len(addresses) for address in addresses}
+    return row.host, found, POLICIES.get(row.balance, LbPolicy.RANDOM)
 
 
 def levels(config: Config, cluster: str) -> tuple[frozenset[str], ...]:

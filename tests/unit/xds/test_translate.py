@@ -21,8 +21,9 @@ from xds_make import (
 from appswitch.model import Backend, LbPolicy, VService
 from appswitch.xds.ads import Connected, Received
 from appswitch.xds.names import answers
+from appswitch.xds.proto import nds_pb2
 from appswitch.xds.resolution import Answer, Answers, wanted
-from appswitch.xds.resources import CDS, EDS, LDS, RDS, Name, NameTable, RawResource, Response
+from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, Name, NameTable, RawResource, Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translation, Translator
 
@@ -245,7 +246,47 @@ def test_nothing_of_a_start_is_there_before_its_endpoints() -> None:
 
 def test_original_destination_stands_in_nobodys_way() -> None:
     direct = cluster("direct", type=4)
-    assert Mesh().push(direct, tcp_listener("10.1.1.1", 80, direct=1)).vservices == ()
+    assert Mesh().push(direct, tcp_listener("10.1.1.1", 80, direct=1)) == Translation()
+
+
+def test_a_service_that_becomes_headless_is_dialled_directly() -> None:
+    mesh = Mesh()
+    assert mesh.push(*PLAIN, tcp_listener("10.1.1.1", 80, **{A: 1})).vservices
+    assert mesh.push(cluster(A, type=4)).vservices == ()
+
+
+def test_a_headless_service_is_its_pods_by_name_and_by_address() -> None:
+    """TCP: a listener for each pod's address.  HTTP: a virtual host whose name has all of them."""
+    name = "db.ns.svc.cluster.local"
+    table = vars(nds_pb2)["NameTable"]()
+    table.table[name].ips.extend(["10.244.1.1", "10.244.1.2"])
+    table.table[f"db-0.{name}"].ips.append("10.244.1.1")
+    tcp, http = f"outbound|5432||{name}", f"outbound|80||{name}"
+    translation = Mesh().push(
+        cluster(tcp, type=4),
+        cluster(http, type=4),
+        *(tcp_listener(f"10.244.1.{number}", 5432, **{tcp: 1}) for number in (1, 2)),
+        http_listener(80, "80"),
+        routes("80", **{name: (f"*.{name}", http), "*.wild.example": ("10.97.0.0/24", http)}),
+        RawResource(NDS, table.SerializeToString()),
+    )
+    assert translation.vservices == ()
+    assert translation.unsupported == (), "all of it is honoured"
+    assert dict(translation.names) == {
+        name: (IPv4Address("10.244.1.1"), IPv4Address("10.244.1.2")),
+        f"db-0.{name}": (IPv4Address("10.244.1.1"),),
+    }
+
+
+def test_a_headless_service_with_endpoints_is_balanced_among_its_pods_as_by_envoy() -> None:
+    """Istiod's PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES: the pods' addresses are virtual ones then."""
+    translation = Mesh().push(
+        cluster(A),
+        assignment(A, "10.244.1.1:80", "10.244.1.2:80"),
+        *(tcp_listener(f"10.244.1.{number}", 80, **{A: 1}) for number in (1, 2)),
+    )
+    assert [str(address) for address in only(translation).addresses] == ["10.244.1.1", "10.244.1.2"]
+    assert backends(only(translation)) == {"10.244.1.1:80": 1, "10.244.1.2:80": 1}
 
 
 def test_a_dns_cluster_is_awaited_until_each_of_its_names_was_asked_for() -> None:
