@@ -11,7 +11,7 @@ from typing import Final
 
 from appswitch.errors import UsageError
 from appswitch.interceptor.decision import LINK_LOCAL
-from appswitch.model import VService
+from appswitch.model import VService, is_local
 
 MAX_BACKENDS: Final = 4096
 """Of one vservice: as many as the kernel program looks through for one that lives."""
@@ -32,13 +32,7 @@ def check_address(address: IPv4Address, who: str) -> None:
 
 def admissible(vservice: VService) -> VService:
     """One of Istio's, without the backends that an app may not dial by itself."""
-    backends = tuple(
-        backend
-        for backend in vservice.backends
-        if not (
-            backend.address.is_loopback or backend.address in LINK_LOCAL or backend.address.packed[0] == 0
-        )
-    )
+    backends = tuple(backend for backend in vservice.backends if not is_local(backend.address))
     if backends == vservice.backends and vservice.origin == "istio":
         return vservice
     return replace(vservice, origin="istio", backends=backends)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
+from appswitch.model import is_local
 from appswitch.xds.ads import Config
 from appswitch.xds.balance import Member, spread
 from appswitch.xds.resolution import Answer, Answers, lookups, resolved
@@ -20,6 +22,8 @@ class Members:
     members: tuple[Member, ...]
     answers: tuple[Answer, ...] = ()
     """Addresses of its host names."""
+    local: tuple[IPv4Address, ...] = ()
+    """Those of its members that the daemon leaves out (`model.is_local`)."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,8 @@ class Clusters:
             old = self._fresh(cluster, old) or old
         if old is not None:
             self.used[name] = old
+            for address in old.local:
+                self.note("endpoint.address.local", name, f"{address}: the endpoint is left out")
         return old
 
     def _fresh(self, cluster: Cluster, old: Members | None) -> Members | None:
@@ -73,4 +79,5 @@ class Clusters:
         if old is not None and same and old.answers == answers:
             return old
         members = spread(cluster, resolved(assignment, answers) if answers else assignment)
-        return Members(cluster, assignment, members, answers)
+        local = tuple(address for address in {member[0] for member in members} if is_local(address))
+        return Members(cluster, assignment, members, answers, local)

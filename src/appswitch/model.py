@@ -157,6 +157,14 @@ class Service:
     backlog: int = 0
 
 
+def is_local(address: IPv4Address) -> bool:
+    """Whether an address means another thing on each machine: loopback, link-local, 0.x.
+
+    Whoever may only write a mesh's configuration, or answers a DNS question, sends nobody there.
+    """
+    return address.is_loopback or address.is_link_local or address.packed[0] == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One backend of a vservice: an app's virtual address or an address outside."""

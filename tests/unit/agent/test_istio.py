@@ -17,6 +17,7 @@ from appswitch.agent import istio
 from appswitch.agent.istio import IstioAgent, IstioTable
 from appswitch.agent.istio_options import IstioOptions, decode, encode, metadata, node_id, servers
 from appswitch.agent.logs import Log
+from appswitch.agent.settings import IstioSettings
 from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput, UsageError
 from appswitch.xds.recording import Recording, Step, load
@@ -218,6 +219,14 @@ def test_a_name_server_that_is_down_holds_up_nothing_else(monkeypatch: pytest.Mo
             assert partner(table) == [] and len(table.vservices) == 5
 
     asyncio.run(scenario())
+
+
+def test_name_servers_are_those_of_the_daemon() -> None:
+    settings = IstioSettings(target="istiod:15010")
+    chosen = ((IPv4Address("10.0.0.53"), 5353),)
+    options = settings.options(IPv4Address("10.0.0.1"), "host0", chosen)
+    assert servers(decode(encode(options))) == chosen
+    assert servers(settings.options(IPv4Address("10.0.0.1"), "host0")) == ()
 
 
 def test_name_servers_that_are_none() -> None:

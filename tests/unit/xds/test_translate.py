@@ -324,6 +324,20 @@ def test_a_dns_cluster_with_new_names_keeps_its_endpoints_until_they_are_known()
     assert backends(only(mesh.again(known))) == {"10.0.0.1:80": 1}
 
 
+def test_a_name_that_means_the_node_itself_is_said() -> None:
+    """The daemon leaves such backends out: a DNS answer opens no port of the node."""
+    mesh = Mesh()
+    mesh.push(dns_cluster("dns", "localhost:80"), tcp_listener("10.1.1.1", 80, dns=1))
+    (lookup,) = wanted(mesh.ads.held.config().clusters.values())
+    known = {lookup: Answer(tuple(map(IPv4Address, ("127.0.0.1", "169.254.169.254", "10.0.0.1"))))}
+    for _ in range(2):  # the second time from what is remembered
+        found = mesh.again(known).unsupported
+        assert [item.instead for item in found if item.field == "endpoint.address.local"] == [
+            "127.0.0.1: the endpoint is left out",
+            "169.254.169.254: the endpoint is left out",
+        ]
+
+
 def test_logical_dns_is_one_endpoint() -> None:
     mesh = Mesh()
     mesh.push(dns_cluster("dns", "a.test:80", logical=True), tcp_listener("10.1.1.1", 80, dns=1))
