@@ -26,7 +26,6 @@ from appswitch.agent import (
     journal,
     oci,
     requests,
-    resolv_conf,
 )
 from appswitch.agent.dns_names import NameTable
 from appswitch.agent.settings_load import HelpWanted, load
@@ -255,12 +254,6 @@ def _dns_addresses(data: bytes) -> object:
     return dns_addresses.decode_reply(asked, data)
 
 
-def _hosts_file(data: bytes) -> object:
-    text = _text(data)
-    conf = resolv_conf.parse_resolv_conf(text)
-    return dns_addresses.parse_hosts(text), dns_addresses.candidates("web.x", conf)
-
-
 def _istio_options() -> list[bytes]:
     whole = istio_options.IstioOptions(
         "istiod:15012",
@@ -360,11 +353,6 @@ DECODERS: dict[str, Decoder] = {
     "dns": Decoder(_queries, mutate.bytewise, _answer),
     "dns-reply": Decoder(_replies, mutate.bytewise, _reply),
     "dns-addresses": Decoder(_replies, mutate.bytewise, _dns_addresses),
-    "hosts-file": Decoder(
-        lambda: [b"127.0.0.1 localhost web\n::1 a\n", b"nameserver 1.2.3.4\nsearch a b\noptions ndots:5\n"],
-        mutate.bytewise,
-        _hosts_file,
-    ),
     "journal": Decoder(_journal, mutate.as_json, _journal_line),
     "istio-table": Decoder(_istio_tables, mutate.as_json, journal.decode_istio),
     "istio-report": Decoder(_reports, mutate.as_msgpack, istio_wire.decode),

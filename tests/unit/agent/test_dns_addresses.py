@@ -102,3 +102,11 @@ def test_hosts_file() -> None:
     assert local("web", hosts) == (ADDRESS, IPv4Address("192.0.2.2"))
     assert local("y", hosts) == local("ip6", hosts) == ()
     assert local("x.localhost", {}) == (IPv4Address("127.0.0.1"),)
+
+
+@given(text=st.text(max_size=200), options=st.lists(st.text(max_size=8).map("ndots:".__add__), max_size=2))
+def test_any_hosts_file_and_any_options_will_do(text: str, options: list[str]) -> None:
+    for name in parse_hosts(text):
+        assert local(name, parse_hosts(text))
+    found = candidates("web.test", ResolvConf(search=(text,), options=tuple(options)))
+    assert "web.test" in found and len(found) <= 2
