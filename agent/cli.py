@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "delete": ("cli_delete", "Delete a resource"),
     "del": ("cli_delete", "The same as delete"),
     "explain": ("cli_explain", "Say what an application gets for a destination, and why"),
+    "conformance": ("cli_conformance", "Judge an xDS client by what it says to a scripted server"),
     "version": ("", "Print the version"),
     "help": ("", "Print this text"),
 }

@@ -13,6 +13,7 @@ In reading order:
 `client.py`      the gRPC stream around all that (`backoff.py`), over `transport.py`: plaintext or TLS
 `recording.py`   recorded pushes; `replay.py` and `replay_cli.py` serve them like an Istiod
 `proto/`         Istio's own messages
+`make.py`        makes resources and responses, for `conformance/`: the judge of ADS clients; and for tests
 
 xds-protos installs a top-level package `xds`: import this one only as appswitch.xds.
 """

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from dns_dialogue import Upstream, coded, good
 from dnslib import QTYPE, RR, A, DNSRecord
-from xds_make import dns_cluster
 
 from appswitch.agent.dns_addresses import Found
 from appswitch.agent.istio_names import ClusterNames, Resolver
@@ -19,6 +18,7 @@ from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput
 from appswitch.xds.ads import Config
 from appswitch.xds.decode import decode_resource
+from appswitch.xds.make import dns_cluster
 from appswitch.xds.resources import CDS, Cluster
 
 ADDRESS = IPv4Address("192.0.2.1")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from playbook import Playbook
-from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 
 from appswitch.errors import InvalidInput
 from appswitch.xds.ads import Connected, Disconnected, Ignored, Publish, Received, Rejected, Send
 from appswitch.xds.decode import decode_resource
 from appswitch.xds.held import Held
+from appswitch.xds.make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, RawResource, Response
 from appswitch.xds.sotw import Sotw
 

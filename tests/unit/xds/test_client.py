@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
-from xds_make import cluster
 
 from appswitch.agent.tasks import spawn
 from appswitch.errors import InvalidInput, Unavailable
@@ -21,6 +20,7 @@ from appswitch.xds.ads import Config, Ignored, Rejected, Withheld
 from appswitch.xds.client import LOST_WORDS, SERVICE, SOTW_METHOD, Client
 from appswitch.xds.delta import Delta
 from appswitch.xds.dialogue import Dialogue
+from appswitch.xds.make import cluster
 from appswitch.xds.recording import Message, Recording, Step, load
 from appswitch.xds.replay import ReplayServer, server
 from appswitch.xds.requests import NodeInfo

@@ -14,11 +14,11 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from xds_make import assignment, cluster, dns_cluster, endpoint, http_listener, routes, tcp_listener
 
 from appswitch.errors import InvalidInput
 from appswitch.xds import leftover
 from appswitch.xds.decode import decode_delta_response, decode_resource, decode_response, peek_name
+from appswitch.xds.make import assignment, cluster, dns_cluster, endpoint, http_listener, routes, tcp_listener
 from appswitch.xds.recording import load
 from appswitch.xds.resources import (
     CDS,

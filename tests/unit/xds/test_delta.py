@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 from playbook import Playbook
-from xds_make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 
 from appswitch.xds.ads import (
     Connected,
@@ -21,6 +20,7 @@ from appswitch.xds.ads import (
 from appswitch.xds.decode import decode_resource, resource_name
 from appswitch.xds.delta import Delta
 from appswitch.xds.held import WILDCARD
+from appswitch.xds.make import assignment, cluster, http_listener, name_table, response, routes, tcp_listener
 from appswitch.xds.resources import CDS, EDS, LDS, NDS, RDS, RawResource, Refusal, Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translator

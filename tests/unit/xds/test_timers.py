@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from playbook import Playbook
-from xds_make import assignment, cluster, http_listener, response, routes, tcp_listener
 
 from appswitch.xds.ads import Connected, Disconnected, Elapsed, Publish, Received, Withheld
 from appswitch.xds.decode import decode_resource, resource_name
 from appswitch.xds.delta import Delta
 from appswitch.xds.dialogue import Dialogue
+from appswitch.xds.make import assignment, cluster, http_listener, response, routes, tcp_listener
 from appswitch.xds.resources import CDS, EDS, LDS, RDS, Cluster, Listener, RawResource, Refusal, Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.timers import NEVER_CAME, TOO_OLD, Timers

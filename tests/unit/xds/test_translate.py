@@ -7,7 +7,10 @@ from ipaddress import IPv4Address
 import pytest
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
-from xds_make import (
+
+from appswitch.model import Backend, LbPolicy, VService
+from appswitch.xds.ads import Connected, Received
+from appswitch.xds.make import (
     assignment,
     cluster,
     dns_cluster,
@@ -17,9 +20,6 @@ from xds_make import (
     routes,
     tcp_listener,
 )
-
-from appswitch.model import Backend, LbPolicy, VService
-from appswitch.xds.ads import Connected, Received
 from appswitch.xds.names import answers
 from appswitch.xds.proto import nds_pb2
 from appswitch.xds.resolution import Answer, Answers, wanted

@@ -1,11 +1,11 @@
-"""Makes xDS resources and responses for tests, with the same shapes as Istiod's."""
+"""Makes xDS resources and responses of the same shapes as Istiod's: for the conformance suite, and tests."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import base_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
@@ -24,6 +24,8 @@ def response(version: str, *resources: RawResource, of: str = "") -> Response:
 def cluster(name: str, **fields: Any) -> RawResource:
     """An EDS cluster; `fields` as of the proto."""
     message = cluster_pb2.Cluster(name=name, **{"type": 3, **fields})
+    if message.type == cluster_pb2.Cluster.EDS:
+        _by_ads(message.eds_cluster_config.eds_config)
     return RawResource(CDS, message.SerializeToString())
 
 
@@ -57,7 +59,7 @@ def endpoint(text: str, health: int = 0) -> Any:
 def tcp_listener(address: str, port: int, **clusters: int) -> RawResource:
     """`VIP_port` with a TCP proxy to one cluster, or to several by weight."""
     message = _listener(address, port)
-    proxy = tcp_proxy_pb2.TcpProxy()
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix="tcp")
     if len(clusters) == 1:
         proxy.cluster = next(iter(clusters))
     else:
@@ -70,14 +72,21 @@ def tcp_listener(address: str, port: int, **clusters: int) -> RawResource:
 def http_listener(port: int, routes: str) -> RawResource:
     """`0.0.0.0_port` with routes by RDS; what is not HTTP passes through."""
     message = _listener("0.0.0.0", port)
-    manager = http_connection_manager_pb2.HttpConnectionManager()
+    manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix="http")
     manager.rds.route_config_name = routes
+    _by_ads(manager.rds.config_source)
     chain = message.filter_chains.add()
     chain.filter_chain_match.application_protocols.extend(("http/1.1", "h2c"))
     chain.filters.add(name="http").typed_config.Pack(manager)
-    passthrough = tcp_proxy_pb2.TcpProxy(cluster="PassthroughCluster")
+    passthrough = tcp_proxy_pb2.TcpProxy(stat_prefix="tcp", cluster="PassthroughCluster")
     message.default_filter_chain.filters.add(name="tcp").typed_config.Pack(passthrough)
     return RawResource(LDS, message.SerializeToString())
+
+
+def _by_ads(source: Any) -> None:
+    """Envoy wants to be told that a resource comes by the same stream."""
+    source.ads.SetInParent()
+    source.resource_api_version = config_source_pb2.V3
 
 
 def _listener(address: str, port: int) -> Any:
