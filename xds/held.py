@@ -27,6 +27,7 @@ from appswitch.xds.resources import (
     Cluster,
     Listener,
     NameTable,
+    RawResource,
     Refusal,
     Resource,
     Response,
@@ -99,6 +100,11 @@ class Taken:
     """Of the NACK; empty: all was good."""
     told: tuple[Command, ...]
     """News about it."""
+
+
+def _is_heartbeat(raw: RawResource) -> bool:
+    """A wrapper without body: the resource of this name is as it was."""
+    return not raw.type_url and not raw.value
 
 
 class Held:
@@ -222,8 +228,8 @@ class Held:
         errors: dict[str, str] = {}
         unnamed, removed = False, frozenset(response.removed)
         for number, raw in enumerate(response.resources):
-            if not raw.type_url and not raw.value:
-                continue  # a heartbeat: a wrapper without body
+            if _is_heartbeat(raw):
+                continue
             digest = blake2b(raw.value, digest_size=16).digest()
             name = peek_name(raw.value)
             try:

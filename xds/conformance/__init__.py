@@ -7,7 +7,8 @@ In reading order:
 `script.py`       a case is a description: what the server does, what must be seen, what the probe must say
 `checks.py`       what can be asked of a transcript
 `meshes.py`       the resources that the scripts are about
-`cases_sotw.py`   the scripts themselves
+`cases_sotw.py`   the scripts themselves, and `cases_apply.py`, `cases_delta.py`, `cases_stream.py`,
+                  `cases_content.py`
 `catalogue.py`    all cases in order, and those that nobody can judge from outside
 `mesh.py`         the server's own mind: it answers what a script does not
 `wire.py`         bytes of responses and requests

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
-from appswitch.xds.conformance import cases_sotw
+from appswitch.xds.conformance import cases_apply, cases_content, cases_delta, cases_sotw, cases_stream
 
-CASES = cases_sotw.CASES
+CASES = tuple(
+    sorted(
+        (
+            *cases_sotw.CASES,
+            *cases_apply.CASES,
+            *cases_delta.CASES,
+            *cases_stream.CASES,
+            *cases_content.CASES,
+        ),
+        key=lambda case: case.id,
+    )
+)

@@ -38,7 +38,9 @@ class Mesh:
             return
         there = self._there[push.url]
         if push.url in WHOLE and self._mode is Mode.SOTW:
-            there.clear()
+            beating = {raw.name for raw in push.resources if not raw.type_url}
+            for name in set(there) - beating:
+                del there[name]
         for raw in push.resources:
             if raw.type_url:
                 there[name_of(raw)] = replace(raw, version=raw.version or push.version)

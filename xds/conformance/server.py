@@ -104,8 +104,12 @@ class Server:
         self._note(Response(stream.number, self._now(), push.url, push.version, nonce, scripted))
         data = await asyncio.to_thread(write, push, self.mode, nonce)
         async with stream.lock:
-            if not stream.status:
+            if stream.status:
+                return
+            try:
                 await stream.context.write(data)
+            except grpc.aio.BaseError:
+                pass  # the client has gone; the transcript says so
 
     async def _refuse(self, requests: AsyncIterator[bytes], context: Any) -> None:
         self.other_mode = True

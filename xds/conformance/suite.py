@@ -4,32 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from appswitch.errors import UsageError
 from appswitch.xds.conformance.player import PATIENCE, Player
-from appswitch.xds.conformance.script import Case, Fault, Inapplicable
+from appswitch.xds.conformance.script import Case, Fault, Inapplicable, Outcome, Verdict
 from appswitch.xds.conformance.subject import Subject
-
-
-class Verdict(Enum):
-    """On one case."""
-
-    PASSED = "pass"
-    FAILED = "FAIL"
-    NOT_APPLICABLE = "n/a"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A case's verdict."""
-
-    case: Case
-    verdict: Verdict
-    detail: str = ""
-    """What was wrong, why it is not applicable, or what was not looked at."""
-    seconds: float = 0.0
 
 
 def select(cases: Sequence[Case], text: str) -> list[Case]:

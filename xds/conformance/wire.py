@@ -84,8 +84,8 @@ def write(push: Push, mode: Mode, nonce: str) -> bytes:
 def _write_sotw(push: Push) -> Any:
     message = discovery_pb2.DiscoveryResponse(version_info=push.version)
     for raw in push.resources:
-        if push.wrapped or not raw.type_url:
-            message.resources.add().Pack(_resource(raw, push.version))
+        if push.wrapped or push.ttl or not raw.type_url:
+            message.resources.add().Pack(_resource(raw, push))
         else:
             message.resources.add(type_url=raw.type_url, value=raw.value)
     return message
@@ -95,13 +95,15 @@ def _write_delta(push: Push) -> Any:
     message = discovery_pb2.DeltaDiscoveryResponse(
         system_version_info=push.version, removed_resources=list(push.removed)
     )
-    message.resources.extend(_resource(raw, push.version) for raw in push.resources)
+    message.resources.extend(_resource(raw, push) for raw in push.resources)
     return message
 
 
-def _resource(raw: RawResource, version: str) -> Any:
+def _resource(raw: RawResource, push: Push) -> Any:
     """A wrapper; one without type is a heartbeat and has no body."""
-    message = discovery_pb2.Resource(name=name_of(raw), version=raw.version or version)
+    message = discovery_pb2.Resource(name=name_of(raw), version=raw.version or push.version)
+    if push.ttl:
+        message.ttl.seconds = push.ttl
     if raw.type_url:
         message.resource.type_url, message.resource.value = raw.type_url, raw.value
     return message

@@ -233,6 +233,8 @@ def test_a_heartbeat_changes_nothing() -> None:  # C46
         play.feed(Received(response("2", name_table(web="10.1.1.1"), RawResource("", b"")))).expect(
             Send(NDS, "2", "n2")
         )
+        play.feed(Received(response("1", cluster("a")))).expect(Send, Send(EDS, names=("a",)), Publish)
+        play.feed(Received(response("2", RawResource("", b"", "a"), of=CDS))).expect(Send(CDS, "2", "n2"))
 
 
 def test_what_is_awaited_is_named() -> None:
