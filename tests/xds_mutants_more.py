@@ -46,6 +46,13 @@ class TakesTruncated(Held):
         return found, {}, unnamed or len(found) < len(response.resources)
 
 
+class WaitsForEver(Held):
+    """What was asked for may come one day."""
+
+    def due(self) -> float | None:
+        return None
+
+
 class NeverLate(Held):
     """What has not come when the next response is there is never taken."""
 
@@ -335,7 +342,7 @@ class RejectsUnknownFields(Held):
 MORE_MUTANTS: dict[str, Parts] = {
     "C23": saying(ends_at_extensions),
     "C24": holding(TakesTruncated),
-    "C25": Parts(),
+    "C25": holding(WaitsForEver),
     "C26": holding(NeverLate),
     "C27": holding(DoesNotWait),
     "C28": holding(DoesNotWaitForRoutes),

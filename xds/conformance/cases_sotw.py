@@ -7,6 +7,7 @@ from appswitch.xds.conformance.checks import (
     asks,
     lives,
     nack,
+    reopened,
     settled,
     still,
 )
@@ -24,7 +25,20 @@ from appswitch.xds.conformance.meshes import (
     broken,
     listener,
 )
-from appswitch.xds.conformance.script import Case, Fault, Hold, Push, See, Start, keeps, push, says, sotw
+from appswitch.xds.conformance.script import (
+    Case,
+    End,
+    Fault,
+    Hold,
+    Push,
+    See,
+    Start,
+    delta,
+    keeps,
+    push,
+    says,
+    sotw,
+)
 from appswitch.xds.conformance.transcript import Transcript
 from appswitch.xds.make import assignment, cluster
 from appswitch.xds.resources import CDS, EDS, LDS, RDS, RawResource
@@ -84,6 +98,15 @@ def _bounded(transcript: Transcript) -> str:
     size = len((answer.error or "").encode())
     if size > 64 << 10:
         raise Fault(f"error_detail has {size} bytes")
+    return ""
+
+
+def _no_stranger(transcript: Transcript) -> str:
+    requests = transcript.requests(EDS, 1)
+    if not requests:
+        return "a request for EDS on the new stream"
+    if set(requests[0].versions) != {"a"}:
+        raise Fault(f"initial_resource_versions are {dict(requests[0].versions)}; a was asked for")
     return ""
 
 
@@ -357,6 +380,15 @@ CASES = (
                 ack(EDS, same_names=True),
                 says(VIP, A2),
                 lives(),
+            ),
+            delta(
+                ONE,
+                BEGIN,
+                push(EDS, "2", assignment("stranger", B1)),
+                ack(EDS),
+                End(),
+                reopened(1),
+                See("only what was asked for is in force", _no_stranger),
             ),
         ),
         source="S, E",

@@ -190,6 +190,13 @@ def test_all_58_cases_are_there() -> None:
         select(CASES, "C00")
 
 
+def test_the_page_has_every_case() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "conformance.md").read_text()
+    for item in CASES:
+        assert f"| {item.id} | {item.title} |" in page
+        assert item.reason in page
+
+
 def test_what_clients_say_does_not_break_a_report() -> None:
     hostile = Outcome(replace(case("C01"), title="x" * 100), Verdict.FAILED, "\x1b[31m\x00]]><&\ud800", 1.0)
     assert "\x1b" not in line(hostile) and "\x00" not in line(hostile)
