@@ -9,6 +9,7 @@ from envoy.config.core.v3 import base_pb2, config_source_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
@@ -75,6 +76,7 @@ def http_listener(port: int, routes: str) -> RawResource:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix="http")
     manager.rds.route_config_name = routes
     _by_ads(manager.rds.config_source)
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     chain = message.filter_chains.add()
     chain.filter_chain_match.application_protocols.extend(("http/1.1", "h2c"))
     chain.filters.add(name="http").typed_config.Pack(manager)
@@ -93,6 +95,7 @@ def _listener(address: str, port: int) -> Any:
     message = listener_pb2.Listener(name=f"{address}_{port}", traffic_direction=base_pb2.OUTBOUND)
     message.address.socket_address.address = address
     message.address.socket_address.port_value = port
+    message.bind_to_port.value = False
     return message
 
 

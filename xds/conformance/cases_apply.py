@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appswitch.xds.conformance.checks import ack, answered, asks, lives, nack, settled, still
+from appswitch.xds.conformance.checks import ack, answered, asks, asks_also, lives, nack, settled, still
 from appswitch.xds.conformance.meshes import (
     A1,
     A2,
@@ -106,7 +106,6 @@ CASES = (
                 asks(EDS, "a", "b"),
                 push(LDS, "2", listener(VIP, "b")),
                 ack(LDS),
-                keeps(VIP, A1),
                 says(VIP),
             ),
         ),
@@ -162,7 +161,7 @@ CASES = (
                 Hold((RDS,)),
                 push(LDS, "2", listener(VIP, "a"), http_listener(8080, "other")),
                 ack(LDS),
-                asks(RDS, "other"),
+                asks_also(RDS, "other"),
                 keeps(WEB, A1),
                 Push(EDS, "2", (assignment("b", B1),), later=True),
                 push(CDS, "2", cluster("a"), cluster("b")),
@@ -202,7 +201,7 @@ CASES = (
                 Watch(VIP),
                 Hold((EDS,)),
                 push(CDS, "2", cluster("b")),
-                ack(CDS),
+                asks_also(EDS, "b"),
                 keeps(VIP, A1),
                 push(LDS, "2", listener(VIP, "b"), http_listener(8080, "8080")),
                 ack(LDS),

@@ -31,7 +31,7 @@ TTL = "xds.config.supports-resource-ttl"
 LONG_NAME = "xdstp://authority.example/envoy.config.endpoint.v3.ClusterLoadAssignment/b?z=1&a=2"
 BEAT = RawResource("", b"", "a")
 """A heartbeat: `a` has not changed."""
-BIG = (cluster("a"), *(cluster(f"c{number:04}", alt_stat_name="x" * 5000) for number in range(2000)))
+BIG = (cluster("a"), *(cluster(f"c{number:04}", type=0, alt_stat_name="x" * 5000) for number in range(2000)))
 """10 MB of clusters."""
 
 
@@ -99,6 +99,7 @@ CASES = (
             sotw(
                 ONE,
                 BEGIN,
+                Push(EDS, "1", (assignment("b", B1),), later=True),
                 Push(CDS, "2", (cluster("a"), cluster("b")), wrapped=True),
                 ack(CDS),
                 asks(EDS, "a", "b"),

@@ -95,8 +95,8 @@ def _whole_again(transcript: Transcript) -> str:
 
 
 _EXPECTED = {
-    CDS: (((), ("*",)), {"a": "2", "b": "1"}),
-    EDS: ((("a", "b"),), {"a": "1", "b": "1"}),
+    CDS: (((), ("*",)), {"a": "1", "b": "1"}),
+    EDS: ((("a", "b"),), {"a": "2", "b": "1"}),
 }
 """Names, and versions: `_whole_again`."""
 
@@ -156,7 +156,6 @@ CASES = (
                 BEGIN,
                 Hold((EDS,)),
                 push(CDS, "2", cluster("b")),
-                ack(CDS),
                 See("the difference", _only_the_difference),
                 still("nothing more", _only_the_difference),
                 See("no old nonce", _no_combined),
@@ -188,15 +187,15 @@ CASES = (
             delta(
                 TWO,
                 BEGIN,
-                push(CDS, "2", cluster("a", alt_stat_name="x")),
-                ack(CDS),
+                push(EDS, "2", assignment("a", A2)),
+                ack(EDS),
                 push(EDS, "3", broken(assignment("b", A1, A2))),
                 nack(EDS, ""),
                 Push(EDS, "1", (assignment("b", B1),), later=True),
                 End(),
                 reopened(1),
                 See("the first requests", _whole_again),
-                keeps(VIP, A1),
+                keeps(VIP, A2),
             ),
         ),
         source="S, E",

@@ -217,7 +217,6 @@ CASES = (
                 ack(EDS),
                 Hold((EDS,)),
                 push(CDS, "6", cluster("a"), cluster("b")),
-                ack(CDS),
                 asks(EDS, "a", "b", accepted="9"),
             ),
         ),

@@ -119,6 +119,15 @@ def asks(url: str, *names: str, accepted: str | None = None) -> See:
     return See(f"{short(url)} asked for {', '.join(names) or 'nothing'}", check)
 
 
+def asks_also(url: str, name: str) -> See:
+    """The subscription comes to have this name among others."""
+
+    def check(transcript: Transcript) -> str:
+        return "" if name in (transcript.subscribed(url) or ()) else f"{short(url)} asked for {name}"
+
+    return See(f"{short(url)} asked for {name}", check)
+
+
 def still(what: str, check: Callable[[Transcript], str], after: float = SETTLE) -> See:
     """After a while this must be so at once."""
 

@@ -20,6 +20,8 @@ class View:
 
     asked: dict[str, set[str]] = field(default_factory=dict)
     sent: dict[str, set[str]] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    """Nonces of responses that were accepted or rejected."""
 
 
 class Mesh:
@@ -57,6 +59,11 @@ class Mesh:
         sent = view.sent.setdefault(request.url, set())
         if self._mode is Mode.SOTW:
             asked.clear()
+            # Envoy asks again in the words of its last ACK where a cluster changed: it waits for endpoints.
+            if request.nonce in view.answered:
+                sent.clear()
+        if request.nonce:
+            view.answered.add(request.nonce)
         asked -= set(request.unsubscribe)
         asked |= set(request.names)
         there = self._there[request.url]
