@@ -96,6 +96,10 @@ def _check_address(ip: IPv4Address, uid: int, registry: Registry, rules: UserRul
     others = [app for app in registry.snapshot.apps if app.ip == ip and app.user != uid]
     if others:
         raise Denied(f"--ip {ip}: app {others[0].id_text} of user {others[0].user} has it; choose another")
+    for policy in registry.snapshot.policies:
+        blocks = [network for network in policy.source_networks if network.prefixlen]
+        if ip in policy.addresses or any(ip in network for network in blocks):
+            raise Denied(f"--ip {ip}: a policy of the mesh is about it; choose another")
     for vservice in registry.snapshot.vservices:
         if ip in vservice.addresses or any(backend.address == ip for backend in vservice.backends):
             raise Denied(f"--ip {ip}: vservice {vservice.name!r} names it; choose another")

@@ -37,13 +37,13 @@ class IstioTable:
 
     vservices: tuple[VService, ...] = ()
     names: Names = ()
-    policies: tuple[InboundPolicy, ...] = ()
+    policies: tuple[InboundPolicy, ...] | None = None
     unsupported: tuple[Unsupported, ...] = ()
     """All that is asked for and not done."""
     versions: tuple[tuple[str, str], ...] = ()
     """(cds, eds, …; version)."""
-    outbound: Outbound = field(default_factory=Outbound)
-    """What is asked for destinations outside the mesh."""
+    outbound: Outbound | None = None
+    """What is asked for destinations outside the mesh; None: nothing was said yet."""
 
     @property
     def mesh(self) -> Mesh:
@@ -53,6 +53,12 @@ class IstioTable:
     def counts(self) -> dict[str, int]:
         """How often each kind of thing is asked for and not done."""
         return dict(sorted(Counter(item.field for item in self.unsupported).items()))
+
+
+def _outbound(translation: Translation) -> Outbound | None:
+    if not translation.outbound:
+        return None
+    return Outbound(translation.outbound == REGISTRY_ONLY, translation.direct)
 
 
 def transport(options: IstioOptions) -> Transport:
@@ -197,7 +203,7 @@ class IstioAgent:
             translation.policies,
             translation.unsupported,
             config.versions,
-            Outbound(translation.outbound == REGISTRY_ONLY, translation.direct),
+            _outbound(translation),
         )
         same = before.mesh == self.table.mesh
         first = not self._applied

@@ -13,7 +13,7 @@ import msgspec
 
 from appswitch.errors import InvalidInput
 from appswitch.model import Mesh, Outbound, VService
-from appswitch.policy import InboundPolicy
+from appswitch.policy import InboundPolicy, check
 
 VERSION: Final = 1
 HEADER: Final = 4
@@ -88,6 +88,7 @@ def decode(data: bytes) -> Report:
     """A frame's report.  Raises InvalidInput."""
     try:
         report = _decoder.decode(data)
+        check((report.change.policies if report.change else None) or ())
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"not a report of the Istio agent: {error}") from error
     if report.version != VERSION:
@@ -100,7 +101,7 @@ class Differ:
 
     def __init__(self) -> None:
         self._sent: dict[str, VService] | None = None
-        self._last = Mesh()
+        self._last = Mesh(policies=None, outbound=None)
 
     def change(self, mesh: Mesh) -> Change:
         """From the table of the last call to this one."""
@@ -122,12 +123,12 @@ class Merger:
 
     def __init__(self) -> None:
         self._have: dict[str, VService] = {}
-        self._rest = Mesh()
+        self._rest = Mesh(policies=None, outbound=None)
 
     def merge(self, change: Change) -> Mesh:
         """The whole table."""
         if change.whole:
-            self._have, self._rest = {}, Mesh()
+            self._have, self._rest = {}, Mesh(policies=None, outbound=None)
         for name in change.gone:
             self._have.pop(name, None)
         self._have |= {each.name: each for each in change.put}

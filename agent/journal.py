@@ -18,7 +18,7 @@ import msgspec
 
 from appswitch.errors import InvalidInput
 from appswitch.model import App, Mesh, Outbound, VService
-from appswitch.policy import InboundPolicy
+from appswitch.policy import InboundPolicy, check
 
 FILE_NAME: Final = "journal"
 ISTIO_NAME: Final = "istio"
@@ -127,6 +127,7 @@ def decode_istio(data: bytes) -> Mesh:
     """Istio's table.  Raises InvalidInput."""
     try:
         record = _istio.decode(data)
+        check(record.policies)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(str(error)) from error
     return Mesh(record.vservices, record.names, record.policies, record.outbound)
@@ -192,7 +193,8 @@ class Journal:
 
     def save_istio(self, mesh: Mesh) -> None:
         """Keep Istio's table."""
-        record = IstioRecord(VERSION, mesh.vservices, mesh.names, mesh.policies, mesh.outbound)
+        policies, outbound = mesh.policies or (), mesh.outbound or Outbound()
+        record = IstioRecord(VERSION, mesh.vservices, mesh.names, policies, outbound)
         self._write_istio(_encoder.encode(record))
 
     def _write_istio(self, data: bytes) -> None:

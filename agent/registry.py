@@ -281,12 +281,14 @@ class Registry:
         for each in wanted.values():
             self._add_vservice(each)
         before = self._base
-        if (mesh.names, mesh.policies, mesh.outbound) != (before.names, before.policies, before.outbound):
-            self._base = replace(before, names=mesh.names, policies=mesh.policies, outbound=mesh.outbound)
+        policies = before.policies if mesh.policies is None else mesh.policies
+        outbound = before.outbound if mesh.outbound is None else mesh.outbound
+        if (mesh.names, policies, outbound) != (before.names, before.policies, before.outbound):
+            self._base = replace(before, names=mesh.names, policies=policies, outbound=outbound)
             self._cached = None
-            self.index.set_policies(mesh.policies)
-        if mesh.outbound != before.outbound:
-            self.index.set_outbound(mesh.outbound)
+            self.index.set_policies(policies)
+        if outbound != before.outbound:
+            self.index.set_outbound(outbound)
         return tuple(left_out)
 
     def set_dns(self, address: IPv4Address | None, port: int) -> None:

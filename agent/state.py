@@ -160,10 +160,12 @@ class NodeState:
             for name in self._replace(pushed):
                 self.log(Event.NOTE, text="a user's vservice has the name of one of Istio's", name=name)
         except Exhausted:
-            self.registry.replace_istio(former)
+            # Who may connect, and where to, is in force even so.
+            self.registry.replace_istio(replace(former, policies=pushed.policies, outbound=pushed.outbound))
             self.writer.soon()
             return
-        self._unsaved = pushed
+        kept = self.registry.snapshot
+        self._unsaved = replace(pushed, policies=kept.policies, outbound=kept.outbound)
         if not self._saving:
             self._save()
 

@@ -142,7 +142,7 @@ def decide(
         found = _at(index, app_class, Key(int(address), port, protocol), port, ages)
     if found is None or (found.kind is Kind.BALANCE and not found.picks):
         anything = _at(index, app_class, Key(int(address), 0, protocol), port, ages)
-        if anything is not None and not (found is not None and found.error and anything.kind is Kind.REFUSE):
+        if anything is not None and not (found is not None and anything.kind is Kind.REFUSE):
             found = anything  # what refuses other ports says nothing of this one, where nobody listens
     if found is None and protocol == Protocol.TCP:
         found = _at(index, app_class, ELSEWHERE, port, ages)

@@ -123,9 +123,12 @@ class Index:
             return self._front(claims[0], protocol)
         if port:
             serving = self._serving.get(key)
-            if serving and (ip in self.local or len(self._by_ip[ip]) > 1):
+            named = protocol == Protocol.TCP and self._is_named(ip, port)
+            if serving and (ip in self.local or (len(self._by_ip[ip]) > 1 and not named)):
                 return Target(Rule.SERVICE, "", self._members(key, serving))
-            if protocol != Protocol.TCP or not self._is_named(ip, port):
+            if ip in self.local and (port, protocol) in self._real:
+                return None  # whose port that really is, says
+            if not named:
                 return self._nameserver(key) or self._dialled_directly(key)
         if apps := self._by_ip.get(ip):
             members = self._members(key, apps)
@@ -193,6 +196,9 @@ class Index:
         guarded = {app.id: app for ip in changed for app in self._by_ip.get(ip, {}).values()}
         for app in guarded.values():
             self._touch_guarded(app)
+        if guarded:  # backends at the node's own addresses may be real ports of theirs
+            for place in [place for place in self._behind if place >> 16 in self.local]:
+                self._touch_behind(place >> 16, place & 0xFFFF)
         self._policies = wanted
         self._named_ports = {ip: policy.named_ports for ip, policy in wanted.items()}
         self._guards = {place: guard for place, guard in self._guards.items() if place[0] not in changed}
@@ -272,7 +278,7 @@ class Index:
             claims = self._claims.setdefault(key, [])
             claims.append((vservice.origin != "user", name, ports))
             claims.sort(key=lambda claim: claim[:2])
-            self.touched.add(key)
+            self._touch_claimed(key)
         for key in _fronts_of(vservice):
             self._fronts[key] = self._fronts.get(key, 0) + 1
             self.touched.add(key)
@@ -291,9 +297,9 @@ class Index:
         del self._vservices[name]
         for key, ports in _keys_of(vservice):
             self._claims[key].remove((vservice.origin != "user", name, ports))
-            self.touched.add(key)
             if not self._claims[key]:
                 del self._claims[key]
+            self._touch_claimed(key)
         for key in _fronts_of(vservice):
             self._fronts[key] -= 1
             if not self._fronts[key]:
@@ -374,13 +380,35 @@ class Index:
         labels = self.apps[app].app_class.labels
         workload = self._workload(self.apps[app]) if self._policies and protocol == Protocol.TCP else None
         guard = None if workload is None else self._guard(workload, port)
-        return Access(labels) if guard is None else Access(labels, guard, int(self.apps[app].source_ip))
+        if workload is None or guard is None:
+            return Access(labels)
+        also = () if port else self._claimed_guards(app, workload)
+        shared = workload in self.local
+        return Access(labels, guard, also, None if shared else self.apps[app].app_class)
+
+    def _claimed_guards(self, app: int, workload: int) -> tuple[Guard, ...]:
+        """Of ports that the policy names and a vservice has at the app's address: where nobody listens behind
+        that, who dials them comes to the app all the same."""
+        claimed = {
+            port
+            for address in self.apps[app].addresses
+            for port in self._named_ports[workload]
+            if Key(int(address), port, Protocol.TCP) in self._claims
+        }
+        guards = (self._guard(workload, port) for port in sorted(claimed))
+        return tuple(guard for guard in guards if guard is not None)
 
     def _guard(self, workload: int, port: int) -> Guard | None:
         place = workload, port if port in self._named_ports[workload] else 0
         if place not in self._guards:
             self._guards[place] = self._policies[workload].guard(IPv4Address(workload), place[1])
         return self._guards[place]
+
+    def _touch_claimed(self, key: Key) -> None:
+        self.touched.add(key)
+        if self._policies and key.address in self._by_ip:
+            for app in self._by_ip[key.address].values():
+                self.touched.update(Key(int(address), 0, Protocol.TCP) for address in app.addresses)
 
     def _touch_guarded(self, app: App) -> None:
         """All that a policy may make a difference to."""
@@ -390,9 +418,6 @@ class Index:
             self.touched.update(Key(ip, port, Protocol.TCP) for port in ports)
             if ip not in self.local:
                 self._touch_behind(ip, 0)
-        for ip in self.local:
-            for place in [place for place in self._behind if place >> 16 == ip]:
-                self._touch_behind(ip, place & 0xFFFF)
 
     def _front(self, claim: tuple[bool, str, PortMap], protocol: int) -> Target:
         _, name, ports = claim

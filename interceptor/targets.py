@@ -46,16 +46,19 @@ class Access(NamedTuple):
     """One in common."""
     guard: Guard | None = None
     """And that this lets it through."""
-    address: int = 0
-    """The app's, where it is guarded: it may always dial itself."""
+    also: tuple[Guard, ...] = ()
+    """And these."""
+    own: Class | None = None
+    """Of a guarded app that has its address alone: it may always dial itself."""
 
     def refusal(self, client: Class) -> str:
         """Why the client may not; empty: it may."""
         if not client.reaches(self.labels):
             return NO_LABEL
-        if self.guard is None or (client.address is not None and int(client.address) == self.address):
+        if self.guard is None or client == self.own:
             return ""
-        return self.guard.refusal(Peer(client.address, client.namespace, client.service_account))
+        peer = Peer(client.address, client.namespace, client.service_account)
+        return next(filter(None, (each.refusal(peer) for each in (self.guard, *self.also))), "")
 
 
 NO_LABEL: Final = "no shared label"

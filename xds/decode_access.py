@@ -8,6 +8,7 @@ they are compared and the difference is reported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
@@ -17,9 +18,11 @@ from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
 from appswitch.policy import (
     ALWAYS,
+    MAX_PORTS,
     NEVER,
     AccessFilter,
     AccessRule,
@@ -34,72 +37,95 @@ from appswitch.xds.resources import BLACKHOLE
 
 _NETWORK_RBAC: Final = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC"
 _HTTP_RBAC: Final = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+_DOWNSTREAM_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _EXT_AUTHZ: Final = "istio_ext_authz_"
 """Prefix of the statistics of a filter that only prepares for an external authorizer (action CUSTOM)."""
 _PEER: Final = "io.istio.peer_principal"
-MOST_PORTS: Final = 256
-"""Of one `destination_port_range`."""
 
 _Enforced = tuple[str, str, bytes]
 """Action, name and bytes of a policy that is in force."""
 
 
+@dataclass(slots=True)
+class _Port:
+    """What the chains of one port add up to."""
+
+    plaintext: bool = False
+    mutual: bool = False
+    filters: list[AccessFilter] = field(default_factory=list)
+    """Of all of them, each once: chains of one port seldom differ, and then all must be passed."""
+    http: bool = False
+
+
 def inbound(message: Any, left: Leftover) -> tuple[PortAccess, ...]:
     """What a listener for inbound connections says of each port; that of port 0 is about all others."""
-    plaintext: dict[int, bool] = {}
-    mutual: dict[int, bool] = {}
-    filters: dict[int, tuple[AccessFilter, ...]] = {}
+    ports: dict[int, _Port] = {}
     enforced: set[_Enforced] = set()
     managers: list[Any] = []
+    named: set[int] = set()
     chains = [*message.filter_chains]
     if message.HasField("default_filter_chain"):
         chains.append(message.default_filter_chain)
     for chain in chains:
         match = chain.filter_chain_match
-        port = match.destination_port.value
-        if port > 65535:
-            raise ValueError(f"port {port}")
+        number = match.destination_port.value
+        if number > 65535:
+            raise ValueError(f"port {number}")
+        if number and number == message.address.socket_address.port_value:
+            continue  # the proxy's own port, which is none here
+        port = ports.setdefault(number, _Port())
         if _leads_nowhere(chain):
             continue
         left.fields("inbound.filter_chain_match", match, _MATCH_FIELDS)
         encrypted = chain.HasField("transport_socket")
-        if encrypted:
+        mutual = encrypted and _asks_for_certificate(chain.transport_socket)
+        if mutual:
             left.add("inbound.transport_socket", "nothing is encrypted: apps of this node prove who they are")
+        elif encrypted:
+            left.add("inbound.transport_socket", "TLS is not terminated: nobody is let in by this chain")
         over_tcp = match.transport_protocol in ("", "raw_buffer")
-        plaintext[port] = plaintext.get(port, False) or (over_tcp and not encrypted)
-        mutual[port] = mutual.get(port, False) or (encrypted and match.transport_protocol in ("", "tls"))
-        http = False
-        found: list[AccessFilter] = []
+        port.plaintext |= over_tcp and not encrypted
+        port.mutual |= mutual and match.transport_protocol in ("", "tls")
         for item in chain.filters:
             if item.typed_config.type_url == _NETWORK_RBAC:
                 rbac = network_rbac_pb2.RBAC.FromString(item.typed_config.value)
                 enforced.update(_enforced(rbac))
-                found += _filter(rbac, left)
+                port.filters += [each for each in _filter(rbac, left, named) if each not in port.filters]
             elif item.typed_config.type_url == HTTP_MANAGER:
-                http = True
+                port.http = True
                 managers.append(item)
             elif item.typed_config.type_url != TCP_PROXY and item.name not in QUIET_FILTERS:
                 left.add(f"inbound.filters.{item.name}", "not applied")
-        if not http:
-            filters[port] = tuple(found)
     for item in managers:
         _compare(item, enforced, left)
-    everywhere = filters.get(0, ())
+    everywhere = ports[0].filters if 0 in ports else []
     return tuple(
-        PortAccess(port, plaintext[port], mutual[port], filters.get(port, everywhere))
-        for port in sorted(plaintext)
+        PortAccess(
+            number,
+            port.plaintext,
+            port.mutual,
+            (*(each for each in everywhere if port.http and each not in port.filters), *port.filters),
+        )
+        for number, port in sorted(ports.items())
     )
+
+
+def _asks_for_certificate(socket: Any) -> bool:
+    if socket.typed_config.type_url != _DOWNSTREAM_TLS:
+        return False
+    context = tls_pb2.DownstreamTlsContext.FromString(socket.typed_config.value)
+    return bool(context.require_client_certificate.value)
 
 
 _MATCH_FIELDS: Final = frozenset({"destination_port", "application_protocols", "transport_protocol"})
 
 
 def _leads_nowhere(chain: Any) -> bool:
-    """The chain that keeps connections to Envoy's own port from going in circles."""
+    """Nothing takes its connections.  Envoy looks at no other chain then."""
     for item in chain.filters:
         if item.typed_config.type_url == TCP_PROXY:
             return bool(tcp_proxy_pb2.TcpProxy.FromString(item.typed_config.value).cluster == BLACKHOLE)
-    return False
+    return not any(item.typed_config.type_url == HTTP_MANAGER for item in chain.filters)
 
 
 def _enforced(rbac: Any) -> Iterator[_Enforced]:
@@ -128,7 +154,7 @@ def _compare(item: Any, enforced: set[_Enforced], left: Leftover) -> None:
             left.add("inbound.http_filters.rbac", instead, name)
 
 
-def _filter(rbac: Any, left: Leftover) -> Iterator[AccessFilter]:
+def _filter(rbac: Any, left: Leftover, named: set[int]) -> Iterator[AccessFilter]:
     if rbac.shadow_rules.policies or rbac.HasField("shadow_matcher"):
         custom = rbac.shadow_rules_stat_prefix.startswith(_EXT_AUTHZ)
         if custom:
@@ -147,7 +173,7 @@ def _filter(rbac: Any, left: Leftover) -> Iterator[AccessFilter]:
         return
     action = Action.DENY if rbac.rules.action == rbac_pb2.RBAC.DENY else Action.ALLOW
     rules = tuple(
-        AccessRule(name, _policy(policy, _Decoder(left, name, action)))
+        AccessRule(name, _policy(policy, _Decoder(left, name, action, named)))
         for name, policy in sorted(rbac.rules.policies.items())
     )
     if rules or action is Action.ALLOW:
@@ -181,8 +207,10 @@ def _join(kind: ConditionKind, parts: Iterable[Condition]) -> Condition:
 class _Decoder:
     """Permissions and principals of one policy."""
 
-    def __init__(self, left: Leftover, name: str, action: Action) -> None:
+    def __init__(self, left: Leftover, name: str, action: Action, named: set[int]) -> None:
         self._left, self._name = left, name
+        self._named = named
+        """Ports that the whole listener names so far."""
         self._instead = (
             "not known: the connection is refused"
             if action is Action.DENY
@@ -208,14 +236,12 @@ class _Decoder:
             case "destination_ip":
                 return _network(ConditionKind.DESTINATION, message.destination_ip)
             case "destination_port":
-                return _ports(message.destination_port, message.destination_port)
+                return self._ports(message.destination_port, message.destination_port)
             case "destination_port_range":
                 first, last = message.destination_port_range.start, message.destination_port_range.end - 1
-                if last - first >= MOST_PORTS:
-                    return self.unknown("destination_port_range")
-                return _ports(first, last) if first <= last else NEVER
-            case field:
-                return self.unknown(field or "permission")
+                return self._ports(first, last) if first <= last else NEVER
+            case other:
+                return self.unknown(other or "permission")
 
     def principal(self, message: Any) -> Condition:
         """envoy.config.rbac.v3.Principal"""
@@ -228,15 +254,23 @@ class _Decoder:
                 return _not(self.principal(message.not_id))
             case "any":
                 return ALWAYS
-            case "source_ip" | "direct_remote_ip" | "remote_ip" as field:
-                return _network(ConditionKind.SOURCE, getattr(message, field))
+            case "source_ip" | "direct_remote_ip" | "remote_ip" as name:
+                return _network(ConditionKind.SOURCE, getattr(message, name))
             case "authenticated":
                 named = message.authenticated.HasField("principal_name")
                 return self._name_is(message.authenticated.principal_name) if named else _matching(".*")
             case "filter_state" if message.filter_state.key == _PEER:
                 return self._name_is(message.filter_state.string_match)
-            case field:
-                return self.unknown(field or "principal")
+            case other:
+                return self.unknown(other or "principal")
+
+    def _ports(self, first: int, last: int) -> Condition:
+        if not 0 <= first <= last <= 65535:
+            raise ValueError(f"ports {first} to {last}")
+        self._named.update(range(first, last + 1))
+        if len(self._named) > MAX_PORTS:
+            return self.unknown(f"destination_port: more than {MAX_PORTS} ports")
+        return Condition(ConditionKind.PORT, first=first, last=last)
 
     def _name_is(self, matcher: Any) -> Condition:
         """envoy.type.matcher.v3.StringMatcher"""
@@ -265,12 +299,6 @@ def _matching(pattern: str) -> Condition:
     if not is_pattern(pattern):
         raise ValueError(f"{pattern!r} is no RE2 expression")
     return Condition(ConditionKind.PRINCIPAL, pattern=pattern)
-
-
-def _ports(first: int, last: int) -> Condition:
-    if not 0 <= first <= last <= 65535:
-        raise ValueError(f"ports {first} to {last}")
-    return Condition(ConditionKind.PORT, first=first, last=last)
 
 
 def _network(kind: ConditionKind, message: Any) -> Condition:

@@ -51,12 +51,12 @@ class Translation:
     """Sorted by name."""
     names: names.Names = ()
     unsupported: tuple[Unsupported, ...] = ()
-    outbound: str = ALLOW_ANY
-    """Policy for destinations that are not in the mesh."""
+    outbound: str = ""
+    """Policy for destinations that are not in the mesh.  Empty: nothing was said yet."""
     direct: tuple[tuple[IPv4Network, int], ...] = ()
     """Network and port of those that REGISTRY_ONLY leaves alone."""
-    policies: tuple[InboundPolicy, ...] = ()
-    """Who may connect to the workload's servers; empty: everybody."""
+    policies: tuple[InboundPolicy, ...] | None = None
+    """Who may connect to the workload's servers; empty: everybody.  None: nothing was said yet."""
 
 
 class Translator:
@@ -75,6 +75,8 @@ class Translator:
         """
         self._namespace, self._domain = namespace, domain
         self._addresses, self._trust_domain = addresses, trust_domain
+        self._heard: set[str] = set()
+        """Of the listeners that say the policies: until then nothing is known, and nothing is opened."""
         self._members: dict[str, Members] = {}
         self._rows: dict[Key, Row] = {}
         self._made: Made = {}
@@ -88,6 +90,8 @@ class Translator:
         work.run()
         self._members, self._rows = work.clusters.used, work.rows
         self._made = vservices(work.rows, self._made)
+        self._heard |= {VIRTUAL_INBOUND, VIRTUAL_OUTBOUND} & config.listeners.keys()
+        policies = self._policies(config, work)
         found = set(work.notes)
         for group in (config.clusters, config.assignments, config.listeners, config.routes):
             for resource in group.values():
@@ -98,15 +102,24 @@ class Translator:
             tuple(vservice for _, vservice in self._made.values()),
             names.answers(config.names, self._namespace, self._domain),
             tuple(sorted(found, key=lambda item: (item.field, item.resource, item.instead, item.object))),
-            work.outbound,
+            work.outbound if VIRTUAL_OUTBOUND in self._heard else "",
             tuple(sorted(work.direct)),
-            self._policies(config),
+            policies,
         )
 
-    def _policies(self, config: Config) -> tuple[InboundPolicy, ...]:
+    def _policies(self, config: Config, work: _Work) -> tuple[InboundPolicy, ...] | None:
+        for listener in config.listeners.values():
+            if listener.name != VIRTUAL_INBOUND and not all(map(is_open, listener.access)):
+                work.note("inbound.listener", listener.name, "its policy is not applied")
+        if VIRTUAL_INBOUND not in self._heard:
+            return None
         inbound = config.listeners.get(VIRTUAL_INBOUND)
-        if inbound is None or not self._addresses or all(map(is_open, inbound.access)):
+        if inbound is None or all(map(is_open, inbound.access)):
             return ()
+        if not self._addresses:
+            work.note("inbound.rbac", inbound.name, "the workload has no IPv4 address: it is nobody's policy")
+            return ()
+        work.note("inbound.rbac.strangers", inbound.name, "programs that are no apps are not held to it")
         return (InboundPolicy(self._addresses, self._trust_domain, inbound.access),)
 
 
@@ -129,7 +142,7 @@ class _Work:
     clusters: Clusters = field(init=False)
 
     def __post_init__(self) -> None:
-        self.clusters = Clusters(self.config, self.answers, self.old_members, self._note)
+        self.clusters = Clusters(self.config, self.answers, self.old_members, self.note)
 
     def run(self) -> None:
         """Fill `rows`, `notes` and `outbound`."""
@@ -153,7 +166,7 @@ class _Work:
         for listener, port in shared:
             self._shared(listener, port)
 
-    def _note(self, field_name: str, resource: str, instead: str) -> None:
+    def note(self, field_name: str, resource: str, instead: str) -> None:
         self.notes.add(Unsupported(field_name, resource, instead))
 
     def _outbound(self, listener: Listener) -> None:
@@ -168,7 +181,7 @@ class _Work:
     def _own(self, listener: Listener, address: IPv4Address, port: int) -> None:
         plain, sniffed = choose(listener, address, port)
         if plain is None and sniffed is None:
-            self._note("listener.filter_chains", listener.name, "no chain takes a plain connection: refused")
+            self.note("listener.filter_chains", listener.name, "no chain takes a plain connection: refused")
             self._put(listener, address, port, "", ())
             return
         http = self._http_clusters(sniffed, address) if sniffed is not None else None
@@ -180,7 +193,7 @@ class _Work:
             return
         if isinstance(plain, TcpTarget):
             if http is not None and shares(http[1]) != shares(plain.clusters):
-                self._note("listener.http", listener.name, "HTTP has other routes: those of TCP are used")
+                self.note("listener.http", listener.name, "HTTP has other routes: those of TCP are used")
             self._put(listener, address, port, "", plain.clusters)
 
     def _http_clusters(
@@ -206,7 +219,7 @@ class _Work:
             return clusters
         if host.routes:
             name = f"{routes.name}/{host.name}"
-            self._note("virtual_host.routes", name, "none takes every request: connections are refused")
+            self.note("virtual_host.routes", name, "none takes every request: connections are refused")
         return ()
 
     # -- a listener that HTTP services of one port share
@@ -241,9 +254,9 @@ class _Work:
                     self.exact.add((address, port))
                     self._put(listener, address, port, "", chain.target.clusters)
             else:
-                self._note("filter_chain_match.prefix_ranges", listener.name, f"{network}: dialled directly")
+                self.note("filter_chain_match.prefix_ranges", listener.name, f"{network}: dialled directly")
         if not chain.prefixes and not chain.never:
-            self._note("listener.address", listener.name, "a service without address: dialled directly")
+            self.note("listener.address", listener.name, "a service without address: dialled directly")
 
     def _leave_alone(self, listener: Listener, networks: tuple[IPv4Network, ...], port: int) -> None:
         """What leads where it was asked to, which REGISTRY_ONLY must let pass."""
@@ -252,7 +265,7 @@ class _Work:
                 self.direct.add((network, port))
             else:
                 instead = f"REGISTRY_ONLY: {network}, more than {MOST_DIRECT} addresses, is refused"
-                self._note("filter_chain_match.prefix_ranges", listener.name, instead)
+                self.note("filter_chain_match.prefix_ranges", listener.name, instead)
 
     def _leads_outside(self, clusters: tuple[Weighted, ...]) -> bool:
         known = self.config.clusters
@@ -275,9 +288,7 @@ class _Work:
         for host in routes.hosts:
             for address in (item for domain in host.domains for item in self.addresses_of.get(domain, ())):
                 if owner.setdefault(address, host) is not host:
-                    self._note(
-                        "virtual_host.domains", f"{routes.name}/{host.name}", f"{address} is another's"
-                    )
+                    self.note("virtual_host.domains", f"{routes.name}/{host.name}", f"{address} is another's")
         owners = {host.name for host in owner.values()}
         noted = {item.resource for item in self.notes}
         for host in routes.hosts:
@@ -285,7 +296,7 @@ class _Work:
             if host.name in owners or host.name in direct:
                 continue
             if "*" not in host.domains and resource not in noted:
-                self._note("virtual_host.domains", resource, "no address leads to it")
+                self.note("virtual_host.domains", resource, "no address leads to it")
         for address, host in owner.items():
             if (address, port) not in self.exact:
                 self._put(listener, address, port, bare_name(host), self._catch_all(routes, host))
@@ -300,9 +311,9 @@ class _Work:
         if not told:
             return None
         if "/" in text and text[0].isdigit():
-            self._note("virtual_host.domains", resource, f"{text}: dialled directly")
+            self.note("virtual_host.domains", resource, f"{text}: dialled directly")
         elif text.startswith("["):
-            self._note("virtual_host.domains", resource, f"{text}: IPv6")
+            self.note("virtual_host.domains", resource, f"{text}: IPv6")
         return None
 
     # -- rows
@@ -331,14 +342,14 @@ class _Work:
                 empty.append(part.cluster)
         if len(empty) < len(parts):
             for name in empty:
-                self._note(
+                self.note(
                     "weighted_clusters",
                     f"{listener.name}: {name}",
                     "it has no endpoints: its share goes to the others instead of being refused",
                 )
         if direct:
             if direct < len(live):
-                self._note(
+                self.note(
                     "weighted_clusters", listener.name, "a share would go to the address itself: it does not"
                 )
             else:

@@ -202,7 +202,7 @@ INLINE enum outcome decide(struct app *app, __u32 ip, __u16 port, struct target 
 		return outcome;
 	dead = *error;
 	any = balance(ip, 0, app->cls, to, error);
-	if (any != MISS && !(any == REFUSED && dead)) /* what refuses other ports says nothing of this one */
+	if (any != MISS && !(any == REFUSED && outcome == DEAD)) /* what refuses other ports says nothing of this one */
 		return any == DEAD && !*error ? DIRECT : any;
 	*error = dead;
 	return outcome == MISS ? balance(0, 0, app->cls, to, error) : dead ? DEAD : DIRECT; /* 0: what has no key */

@@ -13,7 +13,6 @@ from ipaddress import IPv4Address, IPv4Network
 from appswitch.policy import InboundPolicy
 
 
-
 class Protocol(IntEnum):
     """IP protocol numbers (netinet/in.h) of what AppSwitch handles."""
 
@@ -219,9 +218,10 @@ class Mesh:
     vservices: tuple[VService, ...] = ()
     names: tuple[tuple[str, tuple[IPv4Address, ...]], ...] = ()
     """Beside those of apps and vservices."""
-    policies: tuple[InboundPolicy, ...] = ()
-    """At most one for each address."""
-    outbound: Outbound = Outbound()
+    policies: tuple[InboundPolicy, ...] | None = ()
+    """At most one for each address.  None: nothing was said yet; what was in force stays."""
+    outbound: Outbound | None = Outbound()
+    """None: likewise."""
 
 
 @dataclass(frozen=True, slots=True)

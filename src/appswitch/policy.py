@@ -22,6 +22,12 @@ MAX_PATTERN: Final = 1 << 20
 """Bytes that a compiled expression may take.  RE2 never backtracks: time is linear in the peer's name."""
 
 
+MAX_PORTS: Final = 1024
+"""Ports that one policy may name: each has an entry in the kernel's tables."""
+MAX_DEPTH: Final = 64
+"""Levels of a condition; protobuf's own limit leaves fewer than 50."""
+
+
 class ConditionKind(Enum):
     """What a condition looks at."""
 
@@ -124,6 +130,12 @@ class InboundPolicy:
                     named |= _ports(rule.condition)
         return frozenset(named)
 
+    @property
+    def source_networks(self) -> frozenset[IPv4Network]:
+        """Blocks of addresses of which it says something."""
+        conditions = [rule.condition for each in self.ports for part in each.filters for rule in part.rules]
+        return frozenset().union(*map(_networks, conditions))
+
     def guard(self, address: IPv4Address, port: int) -> Guard | None:
         """What it says of a port of one of its addresses (0: of any port that it does not name)."""
         ports = {each.port: each for each in self.ports}
@@ -161,6 +173,8 @@ class Guard:
         principal = ""
         if self.mutual and peer.namespace and peer.service_account:
             principal = f"spiffe://{self.trust_domain}/ns/{peer.namespace}/sa/{peer.service_account}"
+        if not self.plaintext and not self.mutual:
+            return "no filter chain leads to this port"
         if not principal and not self.plaintext:
             return "mutual TLS is STRICT, and this client has no identity (ax run --namespace, --service-account)"
         for each in self.filters:
@@ -235,6 +249,33 @@ def _ports(condition: Condition) -> set[int]:
     return {port for part in condition.parts for port in _ports(part)}
 
 
+def _networks(condition: Condition) -> frozenset[IPv4Network]:
+    own = {condition.network} if condition.kind is ConditionKind.SOURCE and condition.network else set()
+    return frozenset(own).union(*map(_networks, condition.parts))
+
+
+def _depth(condition: Condition) -> int:
+    return 1 + max(map(_depth, condition.parts), default=0)
+
+
+def check(policies: Sequence[InboundPolicy]) -> None:
+    """Raises ValueError for policies that no decoder of ours makes."""
+    addresses = [address for policy in policies for address in policy.addresses]
+    if len(addresses) != len(set(addresses)):
+        raise ValueError("two policies for one address")
+    for policy in policies:
+        ports = [each.port for each in policy.ports]
+        if len(ports) != len(set(ports)) or not all(0 <= port <= 65535 for port in ports):
+            raise ValueError(f"ports {ports}")
+        for condition in (
+            rule.condition for each in policy.ports for part in each.filters for rule in part.rules
+        ):
+            if _depth(condition) > MAX_DEPTH:
+                raise ValueError(f"a condition of more than {MAX_DEPTH} levels")
+        if len(policy.named_ports) > MAX_PORTS:
+            raise ValueError(f"more than {MAX_PORTS} ports")
+
+
 def _rules_at(rules: Sequence[AccessRule], address: IPv4Address, port: int) -> tuple[AccessRule, ...]:
     found = (AccessRule(rule.name, _at(rule.condition, address, port)) for rule in rules)
     return tuple(rule for rule in found if rule.condition != NEVER)
@@ -249,7 +290,9 @@ def _at(condition: Condition, address: IPv4Address, port: int) -> Condition:
             return ALWAYS if port and condition.first <= port <= condition.last else NEVER
         case ConditionKind.NOT if condition.parts:
             part = _at(condition.parts[0], address, port)
-            return NEVER if part == ALWAYS else ALWAYS if part == NEVER else Condition(condition.kind, (part,))
+            return (
+                NEVER if part == ALWAYS else ALWAYS if part == NEVER else Condition(condition.kind, (part,))
+            )
         case ConditionKind.ALL | ConditionKind.ANY:
             neutral = ALWAYS if condition.kind is ConditionKind.ALL else NEVER
             decisive = NEVER if condition.kind is ConditionKind.ALL else ALWAYS

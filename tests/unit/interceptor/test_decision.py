@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from errno import EACCES, ECONNREFUSED
-from ipaddress import IPv4Address
+from errno import EACCES, ECONNREFUSED, ENETUNREACH
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from appswitch.interceptor.decision import Kind, Verdict, decide, error_name, route
 from appswitch.interceptor.index import Index, Key, Rule
 from appswitch.model import (
+    DEFAULT_LABELS,
     App,
     Backend,
     BindScope,
@@ -18,11 +19,22 @@ from appswitch.model import (
     Destination,
     Labels,
     LbPolicy,
+    Outbound,
     PortMap,
     Protocol,
     Service,
     Snapshot,
     VService,
+)
+from appswitch.policy import (
+    ALWAYS,
+    AccessFilter,
+    AccessRule,
+    Action,
+    Condition,
+    ConditionKind,
+    InboundPolicy,
+    PortAccess,
 )
 
 NODE = IPv4Address("10.0.2.15")
@@ -394,3 +406,65 @@ def test_what_is_not_waited_for() -> None:
 def test_the_only_backend_outside_may_refuse_for_a_while() -> None:
     assert at(VIP, 80, WAITING, with_vservice(Backend(FAR))).wait == 10.0
     assert at(VIP, 80, WAITING, with_vservice(Backend(FAR), Backend(FAR, 81))).wait == 0.0
+
+
+# --- policies
+
+
+def guarded(address: IPv4Address, action: Action, condition: Condition) -> InboundPolicy:
+    filters = (AccessFilter(action, (AccessRule("r", condition),)),)
+    return InboundPolicy((address,), "cluster.local", (PortAccess(0, filters=filters),))
+
+
+PORT_80 = Condition(ConditionKind.PORT, first=80, last=80)
+
+
+def named(app_id: int, ip: IPv4Address, identity: str) -> App:
+    namespace, _, account = identity.partition("/")
+    return App(app_id, f"uid-{app_id}", Class(DEFAULT_LABELS, namespace, account, address=ip), ip)
+
+
+def test_apps_at_the_nodes_address_are_not_one_another() -> None:
+    server, client = named(1, NODE, "shop/orders"), named(2, NODE, "evil/x")
+    policy = guarded(NODE, Action.DENY, ALWAYS)
+    state = Snapshot("host", NODE, (server, client), (listens(1, 80),), local_ips=frozenset({NODE}))
+    assert decide(state, client, Destination(NODE, 80)).kind is Kind.BALANCE
+    assert decide(replace(state, policies=(policy,)), client, Destination(NODE, 80)).error == EACCES
+
+
+def test_an_app_with_an_address_of_its_own_reaches_itself_and_no_neighbour_does() -> None:
+    server, neighbour = named(1, ONE, "shop/orders"), named(2, ONE, "shop/other")
+    state = Snapshot(
+        "host", NODE, (server, neighbour), (listens(1, 80),), policies=(guarded(ONE, Action.DENY, ALWAYS),)
+    )
+    assert decide(state, server, Destination(ONE, 80)).kind is Kind.BALANCE
+    assert decide(state, neighbour, Destination(ONE, 80)).error == EACCES
+
+
+def test_a_vservice_at_a_guarded_port_opens_nothing() -> None:
+    """Nobody is behind it, so who dials comes to the app: its policy of that port still holds."""
+    server, client = named(1, ONE, ""), named(2, TWO, "")
+    front = VService("v", (ONE,), (PortMap(80, 8080),), (Backend(ONE, 8080),))
+    policy = guarded(ONE, Action.DENY, PORT_80)
+    state = Snapshot("host", NODE, (server, client), (listens(1, 80), listens(1, 81)), policies=(policy,))
+    assert decide(state, client, Destination(ONE, 80)).error == EACCES
+    assert decide(state, client, Destination(ONE, 81)).kind is Kind.BALANCE
+    assert decide(replace(state, vservices=(front,)), client, Destination(ONE, 80)).kind is not Kind.BALANCE
+
+
+def test_what_refuses_other_ports_of_a_pod_says_nothing_of_this_one() -> None:
+    """Its other container may listen there."""
+    server, client = replace(named(1, ONE, ""), own_ip=ONE), named(2, TWO, "")
+    state = Snapshot("host", NODE, (server, client), policies=(guarded(ONE, Action.ALLOW, PORT_80),))
+    assert decide(state, client, Destination(ONE, 80)).kind is Kind.DIRECT
+    assert decide(state, client, Destination(ONE, 81)).error == EACCES
+
+
+def test_the_registry_only() -> None:
+    far = IPv4Network("93.184.216.32/28")
+    state = replace(BASE, outbound=Outbound(True, ((far, 443),)))
+    refused = decide(state, CLIENT, Destination(FAR, 80))
+    assert (refused.kind, refused.error) == (Kind.REFUSE, ENETUNREACH) and "REGISTRY_ONLY" in refused.why
+    assert decide(state, CLIENT, Destination(FAR, 443)).kind is Kind.DIRECT
+    assert decide(state, CLIENT, Destination(FAR, 80, Protocol.UDP)).kind is Kind.DIRECT
+    assert decide(state, DEFAULT, Destination(TWO, 80)).kind is Kind.BALANCE
