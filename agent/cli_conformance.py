@@ -17,9 +17,9 @@ from appswitch.errors import InvalidInput, UsageError
 from appswitch.xds.conformance.catalogue import CASES
 from appswitch.xds.conformance.player import PATIENCE
 from appswitch.xds.conformance.report import junit, line, summary
-from appswitch.xds.conformance.script import Outcome, Verdict
 from appswitch.xds.conformance.subject import Command
 from appswitch.xds.conformance.suite import run, select
+from appswitch.xds.conformance.verdict import Outcome, Verdict
 
 EPILOG = """\
 CMD is started anew for each case, with {address}, {host}, {port}, {node}, {mode} (sotw or delta), {case}

@@ -22,7 +22,7 @@ from appswitch.xds.conformance.own import Applied, Own, Parts, applied
 from appswitch.xds.decode import decode_resource
 from appswitch.xds.delta import Delta
 from appswitch.xds.held import Held, HeldType, Taken
-from appswitch.xds.resources import CDS, EDS, LDS, Assignment, RawResource, Response, RouteConfig
+from appswitch.xds.resources import CDS, EDS, LDS, Assignment, RawResource, Response
 from appswitch.xds.sotw import Sotw
 from appswitch.xds.translate import Translation, Translator
 from appswitch.xds.transport import Transport
@@ -81,23 +81,11 @@ class DoesNotWait(Held):
         return replace(config, assignments={**none, **config.assignments})
 
 
-class DoesNotWaitForRoutes(Held):
-    """A listener whose routes have not come has none."""
-
-    def config(self) -> Config:
-        config = super().config()
-        none = {
-            name: RouteConfig(name, ()) for item in config.listeners.values() for name in item.route_configs
-        }
-        return replace(config, routes={**none, **config.routes})
-
-
 class BreaksBeforeMake(Translator):
-    """A removed cluster is gone at once."""
+    """Nothing of the last configuration is kept while the next one is not complete."""
 
     def translate(self, config: Config) -> Translation:
-        self._spreads = {}
-        return super().translate(config)
+        return Translator().translate(config)
 
 
 class NeverRecovers(Held):
@@ -345,7 +333,7 @@ MORE_MUTANTS: dict[str, Parts] = {
     "C25": holding(WaitsForEver),
     "C26": holding(NeverLate),
     "C27": holding(DoesNotWait),
-    "C28": holding(DoesNotWaitForRoutes),
+    "C28": Parts(translator=BreaksBeforeMake),
     "C29": Parts(translator=BreaksBeforeMake),
     "C30": holding(NeverRecovers),
     "C31": Parts(listener=HalfWay),

@@ -6,7 +6,7 @@ import asyncio
 
 from appswitch.agent.tasks import spawn, stop
 from appswitch.xds.conformance.own import Applied, Parts
-from appswitch.xds.conformance.subject import Place
+from appswitch.xds.conformance.place import Place
 from appswitch.xds.conformance.transcript import Mode
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from appswitch.errors import Unavailable
 from appswitch.xds.conformance.checks import short
+from appswitch.xds.conformance.place import Place
 from appswitch.xds.conformance.script import (
     SETTLE,
     Back,
@@ -29,7 +30,7 @@ from appswitch.xds.conformance.script import (
     Watch,
 )
 from appswitch.xds.conformance.server import Server
-from appswitch.xds.conformance.subject import Place, Subject
+from appswitch.xds.conformance.subject import Subject
 from appswitch.xds.conformance.transcript import Transcript
 
 PATIENCE = 15.0

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from appswitch.xds.conformance.script import Outcome, Verdict
+from appswitch.xds.conformance.verdict import Outcome, Verdict
 
 TITLE = 54
 """Characters of a case's title in a line."""

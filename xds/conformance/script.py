@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 
 from appswitch.xds.conformance.transcript import Mode, Transcript
 from appswitch.xds.resources import RawResource, Refusal
@@ -160,25 +159,6 @@ class Case:
     """Why no client can be judged on it from outside."""
     source: str = field(default="", kw_only=True)
     """Who asks for it."""
-
-
-class Verdict(Enum):
-    """On one case."""
-
-    PASSED = "pass"
-    FAILED = "FAIL"
-    NOT_APPLICABLE = "n/a"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A case's verdict."""
-
-    case: Case
-    verdict: Verdict
-    detail: str = ""
-    """What was wrong, why it is not applicable, or what was not looked at."""
-    seconds: float = 0.0
 
 
 def sotw(mesh: tuple[RawResource, ...], *steps: Step | tuple[Step, ...]) -> Script:

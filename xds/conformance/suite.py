@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from appswitch.errors import UsageError
 from appswitch.xds.conformance.player import PATIENCE, Player
-from appswitch.xds.conformance.script import Case, Fault, Inapplicable, Outcome, Verdict
+from appswitch.xds.conformance.script import Case, Fault, Inapplicable
 from appswitch.xds.conformance.subject import Subject
+from appswitch.xds.conformance.verdict import Outcome, Verdict
 
 
 def select(cases: Sequence[Case], text: str) -> list[Case]:

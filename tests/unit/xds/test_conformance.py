@@ -10,8 +10,9 @@ from xds_subject import Inside
 
 from appswitch.xds.conformance.catalogue import CASES
 from appswitch.xds.conformance.own import Parts
-from appswitch.xds.conformance.script import Case, Outcome, Verdict
+from appswitch.xds.conformance.script import Case
 from appswitch.xds.conformance.suite import judge
+from appswitch.xds.conformance.verdict import Outcome, Verdict
 
 PATIENCE = 15.0
 """Seconds in which a client in our own process does anything, whatever else the machine does."""

@@ -21,11 +21,13 @@ from appswitch.agent.cli import main
 from appswitch.errors import UsageError
 from appswitch.xds.conformance.catalogue import CASES
 from appswitch.xds.conformance.own import Parts
+from appswitch.xds.conformance.place import Place
 from appswitch.xds.conformance.report import junit, line, summary
-from appswitch.xds.conformance.script import Case, Fault, Outcome, Verdict
-from appswitch.xds.conformance.subject import Command, Place
+from appswitch.xds.conformance.script import Case, Fault
+from appswitch.xds.conformance.subject import Command
 from appswitch.xds.conformance.suite import judge, run, select
 from appswitch.xds.conformance.transcript import Mode
+from appswitch.xds.conformance.verdict import Outcome, Verdict
 from appswitch.xds.sotw import Sotw
 
 OWN = ["{address}", "{mode}", "{node}", "{directory}/applied"]
