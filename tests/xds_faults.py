@@ -60,7 +60,7 @@ def taking(change: Callable[[Response, bool], bool]) -> Parts:
     """Faults of when absence means removal."""
 
     class Other(Held):
-        def take(self, response: Response, *, whole: bool) -> Taken:
-            return super().take(response, whole=change(response, whole))
+        def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
+            return super().take(response, whole=change(response, whole), now=now)
 
     return holding(Other)

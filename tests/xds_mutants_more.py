@@ -9,14 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import grpc.aio
-from envoy.config.core.v3 import base_pb2
-from envoy.service.discovery.v3 import discovery_pb2
 from xds_faults import each, holding, saying, speaking, taking
 
 from appswitch.errors import InvalidInput, Unavailable
 from appswitch.xds.ads import Command, Config, Connected, Disconnected, Event, Received, SendDelta
-from appswitch.xds.client import Client
-from appswitch.xds.conformance.cases_content import TTL
 from appswitch.xds.conformance.meshes import UNKNOWN_FIELD, UNKNOWN_FILTER
 from appswitch.xds.conformance.own import Applied, Own, Parts, applied
 from appswitch.xds.decode import decode_resource
@@ -60,12 +56,12 @@ class NeverLate(Held):
         super().__init__()
         self.late: set[str] = set()
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
         eds = self.types[EDS]
         if response.type_url == LDS:
             self.late |= set(eds.names) - set(eds.resources)
         good = tuple(raw for raw in response.resources if _name(raw) not in self.late)
-        return super().take(replace(response, resources=good), whole=whole)
+        return super().take(replace(response, resources=good), whole=whole, now=now)
 
 
 def _name(raw: RawResource) -> str:
@@ -132,9 +128,9 @@ class Later(Own):
 class AnyErrorRemoves(Held):
     """Whatever the server says about a resource, it is gone."""
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
         gone = tuple(replace(refusal, code=5) for refusal in response.refusals)
-        return super().take(replace(response, refusals=gone), whole=whole)
+        return super().take(replace(response, refusals=gone), whole=whole, now=now)
 
 
 # -- the incremental dialogue
@@ -149,9 +145,9 @@ def begins_with_versions(event: Event, request: Any) -> Any:
 class RejectsUnknownRemovals(Held):
     """To remove what is not there is a fault."""
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
         unknown = set(response.removed) - set(self.types[response.type_url].resources)
-        taken = super().take(response, whole=whole)
+        taken = super().take(response, whole=whole, now=now)
         return replace(taken, error=f"unknown: {unknown}") if unknown else taken
 
 
@@ -187,8 +183,8 @@ class NeverAgain(Delta):
 class LastVersionSeen(Held):
     """The version of a resource is that of the last one sent, good or bad."""
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
-        taken = super().take(response, whole=whole)
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
+        taken = super().take(response, whole=whole, now=now)
         state = self.types[response.type_url]
         state.versions |= {raw.name: raw.version for raw in response.resources if raw.name in state.resources}
         return taken
@@ -202,7 +198,7 @@ class ForgetsRemovals(Delta):
     def handle(self, event: Event) -> list[Command]:
         self.streams += isinstance(event, Connected)
         if isinstance(event, Received) and self.streams > 1:
-            event = Received(replace(event.response, removed=()))
+            event = replace(event, response=replace(event.response, removed=()))
         return super().handle(event)
 
 
@@ -243,24 +239,20 @@ class Taciturn(Own):
 # -- odd and large responses
 
 
-class Promises(Client):
-    """Says that it knows the time to live of resources."""
+class LivesForEver(Held):
+    """A time to live means nothing."""
 
-    async def _obey(self, commands: list[Command], outgoing: asyncio.Queue[bytes]) -> None:
-        node = base_pb2.Node(client_features=[TTL])
-        promise = discovery_pb2.DiscoveryRequest(node=node).SerializeToString()
-        requests: asyncio.Queue[bytes] = asyncio.Queue()
-        await super()._obey(commands, requests)
-        while not requests.empty():
-            outgoing.put_nowait(requests.get_nowait() + promise)
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
+        immortal = tuple(replace(raw, ttl=None) for raw in response.resources)
+        return super().take(replace(response, resources=immortal), whole=whole, now=now)
 
 
 class HeartbeatsRemove(Held):
     """A resource without body is no resource."""
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
         empty = tuple(raw.name for raw in response.resources if not raw.type_url)
-        return super().take(replace(response, removed=(*response.removed, *empty)), whole=whole)
+        return super().take(replace(response, removed=(*response.removed, *empty)), whole=whole, now=now)
 
 
 class NoWrapper(Sotw):
@@ -274,15 +266,15 @@ class NoWrapper(Sotw):
                 else raw
                 for raw in event.response.resources
             )
-            event = Received(replace(event.response, resources=wrapped))
+            event = replace(event, response=replace(event.response, resources=wrapped))
         return super().handle(event)
 
 
 class CutsNames(Held):
     """A name ends at its parameters."""
 
-    def wanted(self, parent: str) -> tuple[str, ...]:
-        return tuple(name.partition("?")[0] for name in super().wanted(parent))
+    def wanted(self, parent: str) -> dict[str, float]:
+        return {name.partition("?")[0]: seconds for name, seconds in super().wanted(parent).items()}
 
 
 class DefaultLimit(Transport):
@@ -349,7 +341,7 @@ MORE_MUTANTS: dict[str, Parts] = {
     "C42": pausing(0.1),
     "C43": saying(forgets_in_an_outage),
     "C44": Parts(sleep=_give_up),
-    "C45": Parts(client=Promises),
+    "C45": holding(LivesForEver),
     "C46": holding(HeartbeatsRemove),
     "C47": speaking(NoWrapper),
     "C48": holding(AnyErrorRemoves),

@@ -35,8 +35,8 @@ class NeverForgives(Held):
         super().__init__()
         self.grudge: dict[str, str] = {}
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
-        taken = super().take(response, whole=whole)
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
+        taken = super().take(response, whole=whole, now=now)
         self.grudge.setdefault(response.type_url, taken.error)
         if error := self.grudge[response.type_url]:
             return replace(taken, error=error)
@@ -55,8 +55,8 @@ class AllOrNothing(Held):
 class OneNonce(Sotw):
     """One for all types."""
 
-    def _take(self, response: Response) -> Taken:
-        taken = super()._take(response)
+    def _take(self, response: Response, now: float) -> Taken:
+        taken = super()._take(response, now)
         self._nonces = dict.fromkeys(self._nonces, response.nonce)
         return taken
 
@@ -99,9 +99,9 @@ class AsksForTheNew(Sotw):
 class NeverLets(Held):
     """Whatever was asked for once is asked for ever."""
 
-    def wanted(self, parent: str) -> tuple[str, ...]:
+    def wanted(self, parent: str) -> dict[str, float]:
         child = EDS if parent == CDS else RDS
-        return tuple(sorted({*super().wanted(parent), *self.types[child].names}))
+        return dict.fromkeys(self.types[child].names, float("inf")) | super().wanted(parent)
 
 
 class BeginsWithNothing(Sotw):
@@ -114,8 +114,8 @@ class BeginsWithNothing(Sotw):
 class ForgetsTheUnsaid(Held):
     """Endpoints that a response does not repeat are gone."""
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
-        return super().take(response, whole=True)
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
+        return super().take(response, whole=True, now=now)
 
     def config(self) -> Config:
         config, names = super().config(), self.types[EDS].names
@@ -145,12 +145,12 @@ class NeverEmpty(Held):
 class TakesAnything(Held):
     """What nobody asked for is kept, and asked for from now on."""
 
-    def take(self, response: Response, *, whole: bool) -> Taken:
+    def take(self, response: Response, *, whole: bool, now: float = 0.0) -> Taken:
         state = self.types[response.type_url]
         if state.names:
             found, _, _ = self._open_all(state, response)
             state.names = tuple(sorted({*state.names, *found}))
-        return super().take(response, whole=whole)
+        return super().take(response, whole=whole, now=now)
 
 
 class LastOfTwo(Held):
