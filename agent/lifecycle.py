@@ -149,7 +149,7 @@ class Apps:
                 self._.log(Event.APP_ENDED, app=app.id_text, name=app.name)
                 continue
             try:
-                self._.registry.add_app(app, record.class_index)
+                app = self._.registry.add_app(app, record.class_index)
                 self._.kernel.attach(path, app.id, record.class_index, app.ip, flags_of(app))
             except (AppSwitchError, OSError) as error:
                 # its old programs bear a class that may be another's next: it reaches nobody
@@ -158,7 +158,7 @@ class Apps:
                 continue
             if app.inside:
                 self._.holder.remember(self._inner(app))
-            alive.append(record)
+            alive.append(AppRecord(app, record.class_index))
             self._waiters.adopt(app)
             self._.log(Event.APP_ADOPTED, app=app.id_text, name=app.name, ip=app.ip, pid=app.pid)
         return alive

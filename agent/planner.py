@@ -43,7 +43,7 @@ class Planner:
         self._owed += self._tables.sweep(now)
         index = self._registry.index
         touched, index.touched = index.touched | self._waiting, set()
-        rows = self._compiler.refresh(touched, self._registry.classes)
+        rows = self._compiler.refresh(touched, self._registry.classes, self._registry.peers)
         try:
             commands = self._tables.update(rows, now)
         except Exhausted:

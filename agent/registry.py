@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
+from appswitch.agent.numbers import Numbers
 from appswitch.agent.registry_checks import admissible, check_address, check_numbers, check_vservice
 from appswitch.agent.vips import candidates
 from appswitch.errors import Conflict, NotFound, UsageError
@@ -17,6 +19,8 @@ from appswitch.interceptor.index import Index, Key
 from appswitch.model import App, Class, Mesh, Service, Snapshot, VService
 
 VIP_RANGE = IPv4Network("241.0.0.0/8")
+PEER_SHIFT: Final = 16
+NO_PEER: Final = 0
 
 
 class Registry:
@@ -36,7 +40,7 @@ class Registry:
     ) -> None:
         """`local_ips`: the node's own addresses, `node_ip` included if it is one (it may be made up).
 
-        `by_address`: policies may look at apps' addresses, so each address is a class.
+        `by_address`: policies may look at apps' addresses, so each address of a class is a peer.
         """
         self._base = Snapshot(
             node, node_ip, dns_ip=dns_ip, dns_port=dns_port, rest_port=rest_port, local_ips=local_ips
@@ -47,10 +51,8 @@ class Registry:
         self._services: dict[tuple[int, int, int, int], Service] = {}
         self._vservices: dict[str, VService] = {}
         self._fronts: dict[IPv4Address, set[str]] = {}
-        self._classes: list[Class | None] = []
-        self._members: list[int] = []
-        """How many apps each class index has."""
-        self._indexes: dict[Class, int] = {}
+        self._classes: Numbers[Class] = Numbers("different labels and identities")
+        self._peers: Numbers[Class] = Numbers("different addresses, labels and identities", NO_PEER + 1)
         self._cached: Snapshot | None = None
         self.index = Index(local_ips, rest_port)
         """The same state, for look-ups; read it, change it by this class only."""
@@ -72,36 +74,24 @@ class Registry:
 
     @property
     def classes(self) -> tuple[Class | None, ...]:
-        """By class index; None: no living app has it."""
-        return tuple(self._classes)
+        """By the number of the class, without address; None: no living app has it."""
+        return self._classes.values
+
+    @property
+    def peers(self) -> tuple[Class | None, ...]:
+        """By the number of the peer, classes with the address; None at 0: apps whose address is not known."""
+        return self._peers.values
 
     def class_index(self, app_class: Class) -> int:
-        """The number by which the kernel knows the class; the same as long as an app of it lives."""
-        if (index := self._indexes.get(app_class)) is None:
+        """The word by which the kernel knows the class; the same as long as an app of it lives.
+
+        Low half: the number of the class, whatever the address; high half: the number of the peer.
+        """
+        number = self._classes.number(_without_address(app_class))
+        peer = NO_PEER if app_class.address is None else self._peers.number(app_class)
+        if number is None or peer is None:
             raise NotFound(f"no app has the class {app_class}")
-        return index
-
-    def _join_class(self, app_class: Class, wanted: int | None) -> None:
-        index = self._indexes.get(app_class)
-        if index is None:
-            if wanted is None:
-                wanted = self._classes.index(None) if None in self._classes else len(self._classes)
-            while len(self._classes) <= wanted:
-                self._classes.append(None)
-                self._members.append(0)
-            index = self._indexes[app_class] = wanted
-            self._classes[index] = app_class
-        self._members[index] += 1
-
-    def _leave_class(self, app_class: Class) -> None:
-        index = self._indexes[app_class]
-        self._members[index] -= 1
-        if not self._members[index]:
-            del self._indexes[app_class]
-            self._classes[index] = None
-            while self._classes and self._classes[-1] is None:
-                self._classes.pop()
-                self._members.pop()
+        return peer << PEER_SHIFT | number
 
     # --- apps
 
@@ -138,7 +128,8 @@ class Registry:
     def add_app(self, app: App, class_index: int | None = None) -> App:
         """A new app.  `class_index`: the one its class had before this daemon, if it shall keep it.
 
-        Raises Conflict (id or address taken) or UsageError (address of no use), with nothing changed.
+        Raises Conflict (id or address taken), UsageError (address of no use) or Exhausted (too many classes),
+        with nothing changed.
         """
         if not 0 < app.id < 1 << 32:
             raise UsageError(f"app id {app.id:#x} is not in 1..0xffffffff")
@@ -146,14 +137,7 @@ class Registry:
             raise Conflict(f"app id {app.id_text} is taken; try again")
         for address in app.addresses:
             self._check_address(address, f"app {app.id_text}")
-        if class_index is not None:
-            known = self._indexes.get(app.app_class, class_index)
-            other = self._classes[class_index] if class_index < len(self._classes) else None
-            if known != class_index or (other is not None and other != app.app_class):
-                raise Conflict(f"class index {class_index} of app {app.id_text} is another class's")
-        if self._by_address and class_index is None:
-            app = replace(app, app_class=replace(app.app_class, address=app.source_ip))
-        self._join_class(app.app_class, class_index)
+        app = self._numbered(app, class_index)
         self._apps[app.id] = app
         self.index.add_app(app)
         self._cached = None
@@ -175,7 +159,9 @@ class Registry:
             self.index.remove_service(self._services.pop(key))
         del self._apps[app_id]
         self.index.remove_app(app)
-        self._leave_class(app.app_class)
+        self._classes.leave(_without_address(app.app_class))
+        if app.app_class.address is not None:
+            self._peers.leave(app.app_class)
         self._cached = None
         return app
 
@@ -299,6 +285,29 @@ class Registry:
 
     # --- inside
 
+    def _numbered(self, app: App, word: int | None) -> App:
+        """The app as its class and peer are numbered, which it has joined."""
+        plain, address = _without_address(app.app_class), app.app_class.address
+        number: int | None = None
+        peer: int | None = None
+        if word is None:
+            address = app.source_ip if self._by_address else None
+        else:
+            number, peer = word & 0xFFFF, word >> PEER_SHIFT
+            if peer == NO_PEER:
+                address = None
+        app_class = replace(plain, address=address)
+        try:
+            if address is None and peer:
+                raise Conflict(f"peer {peer} has no address")
+            self._classes.check(plain, number)
+            if address is not None:
+                self._peers.join(app_class, peer)
+            self._classes.join(plain, number)
+        except Conflict as error:
+            raise Conflict(f"class index {word} of app {app.id_text} is another class's: {error}") from error
+        return replace(app, app_class=app_class)
+
     def _add_vservice(self, vservice: VService) -> None:
         self._vservices[vservice.name] = vservice
         for address in vservice.addresses:
@@ -320,6 +329,10 @@ class Registry:
         check_address(address, who)
         if address == self._base.dns_ip:
             raise Conflict(f"{who}: {address} is the built-in DNS server's; choose another --ip")
+
+
+def _without_address(app_class: Class) -> Class:
+    return replace(app_class, address=None)
 
 
 def _service_key(service: Service) -> tuple[int, int, int, int]:

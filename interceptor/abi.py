@@ -36,6 +36,8 @@ BACKEND_ADDRESS: Final = 2
 
 SERVICE_LIVE: Final = 1 << 32
 SERVICE_PER_CLASS: Final = 1 << 33
+SERVICE_PER_PEER: Final = 1 << 34
+"""With SERVICE_PER_CLASS: its verdicts are by the number of the peer."""
 SERVICE_CAPACITY_SHIFT: Final = 40
 
 KEYS: Final = 131_072

@@ -26,7 +26,7 @@ from appswitch.interceptor.index import (
     Target,
     effective_weights,
 )
-from appswitch.interceptor.targets import NO_LABEL
+from appswitch.interceptor.targets import NO_ADDRESS, NO_LABEL
 from appswitch.model import App, Class, Destination, LbPolicy, Protocol, Snapshot
 
 LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
@@ -104,8 +104,11 @@ class Verdict:
         return tuple(c for c in self.candidates if c.picked)
 
 
-def route(index: Index, client: Class, key: Key) -> Verdict | None:
-    """What policy says about a key, whoever listens; None: the key is in no table."""
+def route(index: Index, client: App | Class, key: Key) -> Verdict | None:
+    """What policy says about a key, whoever listens; None: the key is in no table.
+
+    A guarded key bars an app whose address is not known; of a bare `Class` it need not be.
+    """
     target = index.target(key)
     if target is None:
         return None
@@ -133,19 +136,19 @@ def decide(
         if nameserver := _nameserver(index, app_class, destination):
             return nameserver
         return Verdict(Kind.REFUSE, "link-local addresses are refused", Rule.LINK_LOCAL, EACCES)
-    found = _at(index, app_class, Key(int(address), port, protocol), port, ages)
+    found = _at(index, client, Key(int(address), port, protocol), port, ages)
     via = ""
     if found is None and (real := index.behind_real_port(int(address), port, protocol)):
         app, service = real
         via = f"{address}:{port} is the real port of {app.ip}:{service.port}: "
         address, port = app.ip, service.port
-        found = _at(index, app_class, Key(int(address), port, protocol), port, ages)
+        found = _at(index, client, Key(int(address), port, protocol), port, ages)
     if found is None or (found.kind is Kind.BALANCE and not found.picks):
-        anything = _at(index, app_class, Key(int(address), 0, protocol), port, ages)
+        anything = _at(index, client, Key(int(address), 0, protocol), port, ages)
         if anything is not None and not (found is not None and anything.kind is Kind.REFUSE):
             found = anything  # what refuses other ports says nothing of this one, where nobody listens
     if found is None and protocol == Protocol.TCP:
-        found = _at(index, app_class, ELSEWHERE, port, ages)
+        found = _at(index, client, ELSEWHERE, port, ages)
     if found is None:
         return Verdict(Kind.DIRECT, "nothing of ours: dialled directly from the node", Rule.OUTSIDE)
     if pod and found.rule is Rule.DNS and found.kind is Kind.BALANCE:
@@ -168,8 +171,12 @@ def _wait(verdict: Verdict, seconds: float) -> Verdict:
     return verdict
 
 
-def _route(target: Target, client: Class, name: str) -> Verdict:
-    refusals = [m.access.refusal(client) if m.access else "" for m in target.members]
+def _route(target: Target, who: App | Class, name: str) -> Verdict:
+    client = who.app_class if isinstance(who, App) else who
+    if isinstance(who, App) and client.address is None and target.guarded:
+        refusals = [NO_ADDRESS if m.access else "" for m in target.members]
+    else:
+        refusals = [m.access.refusal(client) if m.access else "" for m in target.members]
     pairs = list(zip(target.members, refusals, strict=True))
     through = [m for m, refusal in pairs if not refusal and m.weight]
     weights = iter(effective_weights(through))
@@ -206,7 +213,7 @@ def _route(target: Target, client: Class, name: str) -> Verdict:
     return replace(verdict, kind=Kind.REFUSE, error=error, why=why)
 
 
-def _at(index: Index, client: Class, key: Key, port: int, ages: Ages) -> Verdict | None:
+def _at(index: Index, client: App | Class, key: Key, port: int, ages: Ages) -> Verdict | None:
     """`route`, with who is live.  `port` is the one asked for, where the key is any port's."""
     verdict = route(index, client, key)
     if verdict is None:

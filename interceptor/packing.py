@@ -107,7 +107,8 @@ def read_row(dump: Dump, service: int, word: int, tag: int) -> Found | None:
     groups = [each for each in found if each is not None]
     if len(groups) < len(found):
         return None
-    row = Row(tuple(group for group, _ in groups), tuple(by_class))
+    per_peer = bool(word & abi.SERVICE_PER_PEER)
+    row = Row(tuple(group for group, _ in groups), tuple(by_class), per_peer)
     return Found(row, tuple(places), tuple(first for _, first in groups), place, capacity)
 
 

@@ -1,4 +1,4 @@
-"""From the decision to rows: for each key, which group of backends each class gets.  Pure.
+"""From the decision to rows: for each key, which group of backends each class (or peer) gets.  Pure.
 
 `compile_rows` is the plain way and the reference.  `Compiler` does the same for keys that changed
 only: eligibility depends on nothing but what the apps behind a key ask of their clients (labels, policies).
@@ -25,7 +25,11 @@ _ALWAYS: Final = _TAIL.pack(0, KEEP)
 _POLICIES: Final = {LbPolicy.RANDOM: abi.POLICY_RANDOM, LbPolicy.ROUND_ROBIN: abi.POLICY_ROUND_ROBIN}
 
 Classes = Sequence[Class | None]
-"""By class index; None: nobody has this index now."""
+"""By number; None: nobody has this number now.
+
+Classes are without address.  Peers are classes with it: what guarded keys ask for.  Number 0 of those has no
+class: apps whose address is not known.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +56,23 @@ class Row:
     groups: tuple[Group, ...]
     """In the order in which `by_class` first names them."""
     by_class: tuple[int, ...] | None = None
-    """Index into `groups` by class index, -1 where nobody has it (none at the end).  None: one for all."""
+    """Index into `groups` by number, -1 where nobody has it (none at the end).  None: one for all."""
+    per_peer: bool = False
+    """The numbers are those of peers, not of classes."""
 
 
-def compile_rows(snapshot: Snapshot, classes: Classes) -> dict[Key, Row]:
-    """All rows of a snapshot: each key asked for each class."""
+def compile_rows(snapshot: Snapshot, classes: Classes, peers: Classes) -> dict[Key, Row]:
+    """All rows of a snapshot: each key asked for each class or peer."""
     index = Index.of(snapshot)
     rows = {}
     for key in index.all_keys():
-        verdicts = [None if c is None else _encoded(route(index, c, key)) for c in classes]
+        target = index.target(key)
+        per_peer = target is not None and target.guarded
+        clients = _with_nobody(peers) if per_peer else classes
+        verdicts = [None if c is None else _encoded(route(index, c, key)) for c in clients]
         if not any(verdicts):
             verdicts = [_encoded(route(index, _NOBODY, key))]
-        rows[key] = _row(verdicts)
+        rows[key] = _row(verdicts, per_peer)
     return rows
 
 
@@ -72,16 +81,16 @@ class Compiler:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._classes: tuple[Class | None, ...] = ()
-        self._patterns: dict[frozenset[Access], _Pattern] = {}
+        self._by_class = _Patterns()
+        self._by_peer = _Patterns()
         self._keys: dict[frozenset[Access], set[Key]] = {}
         self._accesses: dict[Key, frozenset[Access]] = {}
 
-    def refresh(self, keys: Iterable[Key], classes: Classes) -> dict[Key, Row | None]:
+    def refresh(self, keys: Iterable[Key], classes: Classes, peers: Classes) -> dict[Key, Row | None]:
         """Rows of these keys, and of those that a change of classes touches; None: the key is no more."""
         wanted = set(keys)
-        if (now := tuple(classes)) != self._classes:
-            wanted |= self._reclassify(now)
+        differing = self._by_class.follow(tuple(classes)) + self._by_peer.follow(_with_nobody(peers))
+        wanted.update(*[self._keys[access] for access in differing])
         return {key: self._refresh(key) for key in wanted}
 
     def _refresh(self, key: Key) -> Row | None:
@@ -96,40 +105,24 @@ class Compiler:
         if before != access:
             self._accesses[key] = access
             self._keys.setdefault(access, set()).add(key)
-        pattern = self._patterns.get(access)
-        if pattern is None:
-            pattern = self._patterns[access] = _pattern(access, self._classes)
+        pattern = self._patterns(access).of(access)
         if isinstance(pattern, frozenset):
             return Row((_group(target, pattern),))
         groups: dict[frozenset[Access], Group] = {}
         for subset in pattern:
             if subset is not None and subset not in groups:
                 groups[subset] = _group(target, subset)
-        return _row([None if subset is None else groups[subset] for subset in pattern])
+        return _row([None if subset is None else groups[subset] for subset in pattern], target.guarded)
 
     def _forget(self, key: Key, access: frozenset[Access]) -> None:
         del self._accesses[key]
         self._keys[access].discard(key)
         if not self._keys[access]:
-            del self._keys[access], self._patterns[access]
+            del self._keys[access]
+            self._patterns(access).forget(access)
 
-    def _reclassify(self, classes: tuple[Class | None, ...]) -> set[Key]:
-        """Take new classes; returns the keys for which they make a difference."""
-        old, self._classes = self._classes, classes
-        size = max(len(old), len(classes))
-        before, after = _padded(old, size), _padded(classes, size)
-        changed = [after[i] for i in range(size) if before[i] != after[i]]
-        common = any(before) and any(after)
-        touched: set[Key] = set()
-        for access, pattern in self._patterns.items():
-            same = isinstance(pattern, frozenset) and common
-            if same and all(c is None or _subset(access, c) == pattern for c in changed):
-                continue  # one for all, and the same for those that came
-            fresh = _pattern(access, classes)
-            if fresh != pattern:
-                self._patterns[access] = fresh
-                touched |= self._keys[access]
-        return touched
+    def _patterns(self, access: frozenset[Access]) -> _Patterns:
+        return self._by_peer if any(each.guard is not None for each in access) else self._by_class
 
 
 _Pattern = frozenset[Access] | tuple[frozenset[Access] | None, ...]
@@ -137,33 +130,68 @@ _Pattern = frozenset[Access] | tuple[frozenset[Access] | None, ...]
 _NOBODY: Final = Class(Labels(frozenset()))
 
 
-def _padded(classes: tuple[Class | None, ...], size: int) -> tuple[Class | None, ...]:
-    return classes + (None,) * (size - len(classes))
+class _Patterns:
+    """What each of a sequence of clients may reach, by what is asked of them."""
+
+    def __init__(self) -> None:
+        self.clients: tuple[Class | None, ...] = ()
+        self.known: dict[frozenset[Access], _Pattern] = {}
+
+    def of(self, access: frozenset[Access]) -> _Pattern:
+        """Kept until it is forgotten."""
+        if (pattern := self.known.get(access)) is None:
+            pattern = self.known[access] = _pattern(_subsets(access, self.clients))
+        return pattern
+
+    def forget(self, access: frozenset[Access]) -> None:
+        """No key asks for this any more."""
+        del self.known[access]
+
+    def follow(self, clients: tuple[Class | None, ...]) -> list[frozenset[Access]]:
+        """Take new clients; returns for what they make a difference."""
+        old, self.clients = self.clients, clients
+        shared = min(len(old), len(clients))
+        changed = [i for i in range(shared) if old[i] is not clients[i] and old[i] != clients[i]]
+        changed += range(shared, len(clients))
+        if not changed and len(old) == len(clients):
+            return []
+        common = any(old) and any(clients)
+        came = [clients[i] for i in changed]
+        differing = []
+        for access, pattern in self.known.items():
+            fresh = _subsets(access, came)
+            if isinstance(pattern, frozenset):
+                if common and all(subset is None or subset == pattern for subset in fresh):
+                    continue  # one for all, and the same for those that came
+                subsets = [None if client is None else pattern for client in old[:shared]]
+            else:
+                subsets = list(pattern[:shared])
+            subsets += [None] * (len(clients) - shared)
+            for i, subset in zip(changed, fresh, strict=True):
+                subsets[i] = subset
+            if (now := _pattern(subsets)) != pattern:
+                self.known[access] = now
+                differing.append(access)
+        return differing
 
 
-def _subset(access: frozenset[Access], client: Class) -> frozenset[Access]:
-    return frozenset(each for each in access if not each.refusal(client))
+def _with_nobody(peers: Classes) -> tuple[Class | None, ...]:
+    return (_NOBODY, *peers[1:])
 
 
-def _pattern(access: frozenset[Access], classes: Classes) -> _Pattern:
-    known: dict[Class | tuple[Labels, bool], frozenset[Access]] = {}
-    guarded = any(each.guard for each in access)
-    pattern: list[frozenset[Access] | None] = []
-    for client in classes:
-        if client is None:
-            pattern.append(None)
-            continue
-        kind = client if guarded else (client.labels, client.asks_nameservers)
-        if (subset := known.get(kind)) is None:
-            subset = known[kind] = _subset(access, client)
-        pattern.append(subset)
-    distinct = set(known.values())
+def _subsets(access: frozenset[Access], clients: Classes) -> list[frozenset[Access] | None]:
+    return [None if c is None else frozenset(a for a in access if not a.refusal(c)) for c in clients]
+
+
+def _pattern(subsets: Sequence[frozenset[Access] | None]) -> _Pattern:
+    """In its one form: one for all where it is the same."""
+    distinct = {subset for subset in subsets if subset is not None}
     if len(distinct) <= 1:
         return distinct.pop() if distinct else frozenset()
-    return tuple(pattern)
+    return tuple(subsets)
 
 
-def _row(groups: Sequence[Group | None]) -> Row:
+def _row(groups: Sequence[Group | None], per_peer: bool) -> Row:
     """A row in its one form: equal groups once, one group for all where it is the same."""
     places: dict[Group, int] = {}
     by_class = [-1 if group is None else places.setdefault(group, len(places)) for group in groups]
@@ -171,7 +199,7 @@ def _row(groups: Sequence[Group | None]) -> Row:
         return Row(tuple(places))
     while by_class and by_class[-1] < 0:
         by_class.pop()
-    return Row(tuple(places), tuple(by_class))
+    return Row(tuple(places), tuple(by_class), per_peer)
 
 
 def _group(target: Target, reachable: frozenset[Access]) -> Group:

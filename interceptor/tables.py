@@ -54,7 +54,7 @@ __all__ = [
 GRACE: Final = 1.0
 """Seconds.  A program runs for microseconds; a stolen virtual CPU may stop it for much longer."""
 SLICE: Final = 16
-"""Fewest classes that a per-class service has room for."""
+"""Fewest classes or peers that a per-class service has room for."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Placed:
     """First entry of each group's; 0 where it has none."""
     verdicts: int = 0
     capacity: int = 0
-    """Classes that the slice at `verdicts` has room for."""
+    """Classes (or peers) that the slice at `verdicts` has room for."""
 
     @property
     def word(self) -> int:
@@ -79,6 +79,7 @@ class Placed:
                 self.verdicts
                 | abi.SERVICE_LIVE
                 | abi.SERVICE_PER_CLASS
+                | (abi.SERVICE_PER_PEER if self.row is not None and self.row.per_peer else 0)
                 | self.capacity << abi.SERVICE_CAPACITY_SHIFT
             )
         return abi.SERVICE_LIVE | self.groups[0]
@@ -301,14 +302,19 @@ class Tables:
         new.groups, new.backends = tuple(groups), tuple(backends)
 
     def _put_verdicts(self, new: Placed, old: Placed | None, change: _Change) -> None:
-        """The slice: the old one, word by word, where there is room; each word is its class's alone."""
+        """The slice: the old one, word by word, where there is room; each word is its class's alone.
+
+        One by peers is never rewritten into one by classes: a program reads by the service's word.
+        """
         assert new.row is not None and new.row.by_class is not None
         size = len(new.row.by_class)
-        if old is None or old.row is None or old.capacity < size:
+        same = old is not None and old.row is not None and old.row.per_peer == new.row.per_peer
+        if old is None or not same or old.capacity < size:
             new.capacity = max(SLICE, 1 << (size - 1).bit_length())
             if new.capacity > 0xFFFF:
+                what = "classes and addresses" if new.row.per_peer else "classes"
                 raise Exhausted(
-                    f"{size} classes of apps are more than a service of the kernel's tables can tell apart"
+                    f"{size} {what} of apps are more than a service of the kernel's tables can tell apart"
                 )
             new.verdicts = change.take(self._verdicts, new.capacity)
             change.commands.append(WriteVerdicts(new.verdicts, pack_words(new.words())))

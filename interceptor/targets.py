@@ -62,6 +62,7 @@ class Access(NamedTuple):
 
 
 NO_LABEL: Final = "no shared label"
+NO_ADDRESS: Final = "this client's address is not known: start it anew"
 
 
 class Member(NamedTuple):
@@ -94,6 +95,11 @@ class Target:
     """errno where there are apps and none shares a label; 0: go there directly."""
     dead: int = ECONNREFUSED
     """errno where nobody is left; 0: go there directly."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a policy says who may, so that clients' addresses matter."""
+        return any(m.access is not None and m.access.guard is not None for m in self.members)
 
 
 def effective_weights(members: Sequence[Member]) -> list[int]:

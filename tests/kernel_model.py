@@ -22,6 +22,7 @@ from appswitch.interceptor.commands import (
     WriteGroup,
     WriteVerdicts,
 )
+from appswitch.interceptor.index import LOOPBACK_IP
 from appswitch.interceptor.packing import key_tag, unpack_key
 from appswitch.model import App, BindScope, Destination, Service
 
@@ -153,11 +154,12 @@ class KernelModel:
     # --- the service table
 
     def set_services(self, services: Iterable[Service], apps: Iterable[App]) -> None:
-        addresses = {app.id: app.ip for app in apps}
+        addresses = {app.id: app.ip for app in apps if app.own_ip is None}
         self.listening, self.real = {}, {}
         for s in services:
             self.listening.setdefault((s.app, s.port, s.protocol), []).append(s)
-            self.real[s.real_port, s.protocol] = (addresses[s.app], s.port)
+            if s.app in addresses:  # a pod's ports are its own network's
+                self.real[s.real_port, s.protocol] = (addresses[s.app], s.port)
 
     def _listens(self, app: int, port: int, protocol: int, never: BindScope) -> bool:
         return any(s.scope is not never for s in self.listening.get((app, port, protocol), ()))
@@ -166,6 +168,16 @@ class KernelModel:
 
     def outcome(self, app: App, app_class: int, to: Destination) -> Outcome:
         """What connect() comes to."""
+        if app.own_ip is None:
+            return self._outcome(app, app_class, to)
+        if to.address.is_loopback or to.address.is_link_local or not int(to.address):
+            return "direct", None
+        found = self._outcome(app, app_class, to)
+        targets = found[1] if isinstance(found[1], dict) else {}
+        on_loopback = any(target[:2] == ("address", LOOPBACK_IP) for target in targets)
+        return ("refused", ECONNREFUSED) if on_loopback else found  # the node's, where a pod cannot go
+
+    def _outcome(self, app: App, app_class: int, to: Destination) -> Outcome:
         if to.address.is_loopback or not int(to.address):
             if self._listens(app.id, to.port, to.protocol, BindScope.VIRTUAL):
                 return "chosen", {("app", app.id, to.port): Fraction(1)}
@@ -197,6 +209,7 @@ class KernelModel:
             return None
         slot = word & 0xFFFFFFFF
         if word & abi.SERVICE_PER_CLASS:
+            app_class = app_class >> 16 if word & abi.SERVICE_PER_PEER else app_class & 0xFFFF
             if app_class >= (word >> abi.SERVICE_CAPACITY_SHIFT & 0xFFFF):
                 return EACCES
             slot = self.verdicts[slot + app_class]

@@ -78,10 +78,13 @@ vservices = st.builds(
     st.sampled_from((None, NODE_IP)),
 )
 apps = st.builds(
-    lambda i, c, ip, asked: App(i, f"uid-{i}", c, ip, nameservers=asked if c.asks_nameservers else ()),
+    lambda i, c, ip, own, asked: App(
+        i, f"uid-{i}", c, ip, own_ip=own, nameservers=asked if c.asks_nameservers and not own else ()
+    ),
     _app_id,
     _class,
     _address,
+    st.sampled_from((None, None, None, IPv4Address("1.1.1.1"), IPv4Address("9.9.9.9"))),
     _nameservers,
 )
 services = st.builds(
@@ -136,6 +139,7 @@ changes = st.one_of(
     st.tuples(st.just("set_dns"), st.integers(0, 2)),
     st.tuples(st.just("wait"), st.sampled_from((0.1, 0.6, 1.0, 5.0))),
     st.tuples(st.just("restart"), st.booleans()),
+    st.tuples(st.just("restart_by_address"), st.booleans()),
     st.tuples(st.just("plan"), st.none()),
 )
 
@@ -145,6 +149,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.by_address = True
         self.registry = self._fresh()
         self.planner = Planner(self.registry)
         self.kernel = KernelModel({NODE_IP})
@@ -172,7 +177,7 @@ class World:
             local_ips=frozenset({NODE_IP}),
             dns_ip=DNS_IP,
             dns_port=5300,
-            by_address=True,
+            by_address=self.by_address,
         )
 
     def do(self, change: tuple[str, object]) -> None:
@@ -217,6 +222,9 @@ class World:
                 self.plan()
             case "restart", bool() as forgot:
                 self._restart(forgot)
+            case "restart_by_address", bool() as by_address:
+                self.by_address = by_address
+                self._restart(False)
             case "plan", None:
                 self.plan()
 

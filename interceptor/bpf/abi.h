@@ -9,6 +9,7 @@
 #define APP_ENDED 8u  /* its number of a class may be another's by now: sockets that outlive it reach nobody */
 #define APP_WAIT_SHIFT 16 /* above: how long its connect() waits for a listener, in tenths of a second */
 
+/* cls: the number of its class in the low half, of the peer (class and address; 0: not known) in the high one */
 struct app { __u32 id, cls, ip, flags; };
 
 /* One side of a socket as the program under AppSwitch knows it. */
@@ -37,6 +38,7 @@ struct sock_state {
 struct key { __u32 ip; __u16 port; __u8 protocol, pad; };
 #define SERVICE_LIVE (1ull << 32)
 #define SERVICE_PER_CLASS (1ull << 33)
+#define SERVICE_PER_PEER (1ull << 34) /* its verdicts are by the number of the peer */
 #define SERVICE_CAPACITY_SHIFT 40
 
 enum group_kind { GROUP_NONE, GROUP_BALANCE, GROUP_REFUSE, GROUP_DIRECT };
@@ -47,8 +49,7 @@ struct group {
 	__u16 error;
 	__u32 service;
 	__u64 next;
-	__u32 source_ip;
-	__u32 tag; /* of the key that leads here */
+	__u32 source_ip, tag; /* tag: of the key that leads here */
 };
 
 enum backend_kind { BACKEND_APP = 1, BACKEND_ADDRESS = 2 };

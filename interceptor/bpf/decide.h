@@ -36,13 +36,13 @@ INLINE struct group *find_group(__u32 ip, __u16 port, __u8 protocol, __u32 cls, 
 		return 0;
 	slot = (__u32)service;
 	if (service & SERVICE_PER_CLASS) {
+		cls = service & SERVICE_PER_PEER ? cls >> 16 : cls & 0xffff;
 		if (cls >= ((service >> SERVICE_CAPACITY_SHIFT) & 0xffff)) {
 			*error = EACCES;
 			return 0;
 		}
 		slot += cls;
-		word = bpf_map_lookup_elem(&verdicts, &slot);
-		if (!word)
+		if (!(word = bpf_map_lookup_elem(&verdicts, &slot)))
 			return 0;
 		slot = (__u32)*word;
 	}

@@ -62,7 +62,8 @@ class Class:
     """No resolv.conf could be shown to these apps: what they ask of their own nameservers, the built-in
     DNS answers."""
     address: IPv4Address | None = None
-    """Where policies may look at addresses (`ax daemon --istio`), the app's own: such apps are a class each."""
+    """Where policies may look at addresses (`ax daemon --istio`), the app's own: only what a policy guards is
+    compiled by it.  None: not known, and an app is barred from all that is guarded."""
 
     def reaches(self, labels: Labels) -> bool:
         """Whether these apps may talk to what has these labels."""

@@ -269,6 +269,20 @@ def test_adoption(bench: Bench) -> None:
     asyncio.run(work())
 
 
+def test_adoption_of_an_app_whose_peer_is_not_numbered(bench: Bench) -> None:
+    """Its record is of a release whose numbers of classes stood for addresses too."""
+
+    async def work() -> None:
+        apps = bench.apps()
+        old = record(bench, 1, bench.process(), 3)
+        known = replace(old.app, app_class=Class(address=old.app.ip), inside=7)
+        assert apps.adopt([AppRecord(known, 3)]) == [AppRecord(replace(known, app_class=Class()), 3)]
+        assert bench.registry.class_index(Class()) == 3
+        apps.close()
+
+    asyncio.run(work())
+
+
 def test_adoption_of_programs_outside_their_cgroup(bench: Bench) -> None:
     """They were born before the first process entered it; their filter tells that they live."""
 
@@ -339,7 +353,7 @@ def test_a_caller_in_a_place_without_a_network(bench: Bench) -> None:
         assert [ip for _, ip in networks.shown] == [address, address]
         bench.end(process)
         await until(lambda: not bench.registry.snapshot.apps)
-        assert len(networks.shown) == 1  # the other app had the address still
+        await until(lambda: len(networks.shown) == 1)  # the other app had the address still
         networks.ours = True
         plain = (await apps.start(request(ip=address, lonely=True), caller(bench.process()))).app
         assert not plain.new_netns and len(networks.shown) == 1

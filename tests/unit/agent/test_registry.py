@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import World, changes
 
+from appswitch.agent.numbers import LAST, Numbers
 from appswitch.agent.planner import Planner
 from appswitch.agent.registry import Registry
 from appswitch.agent.vips import candidates
@@ -81,7 +82,9 @@ def test_snapshot_says_what_the_index_says(steps: list[tuple[str, object]]) -> N
     assert {s.app for s in snapshot.services} <= world.registry.index.apps.keys()
     assert len({v.name for v in snapshot.vservices}) == len(snapshot.vservices)
     alive = {c for c in world.registry.classes if c is not None}
-    assert alive == {app.app_class for app in snapshot.apps}
+    assert alive == {replace(app.app_class, address=None) for app in snapshot.apps}
+    peers = {app.app_class for app in snapshot.apps if app.app_class.address is not None}
+    assert {c for c in world.registry.peers if c is not None} == peers
 
 
 # --- classes
@@ -114,6 +117,48 @@ def test_class_index_of_a_former_daemon() -> None:
         with pytest.raises(Conflict, match="class index 0 of app 00000003 is another class's"):
             state.add_app(wrong, class_index=0)
     assert len(state.snapshot.apps) == 2
+
+
+def test_peers_are_classes_with_addresses() -> None:
+    state = Registry("host", NODE, by_address=True)
+    classes = [state.add_app(app(*each)).app_class for each in ((1, ONE), (2, TWO), (3, ONE), (4, TWO, TEST))]
+    words = [state.class_index(each) for each in classes]
+    assert words == [0x10000, 0x20000, 0x10000, 0x30001]
+    assert state.classes == (PROD, TEST)
+    assert state.peers == (None, *(classes[i] for i in (0, 1, 3)))
+    again = Registry("host", NODE)  # whatever this daemon asks of new ones
+    assert again.add_app(app(4, TWO, classes[3]), words[3]).app_class == classes[3]
+    assert again.class_index(classes[3]) == words[3]
+    assert again.add_app(app(5, TWO, TEST)).app_class == TEST and again.class_index(TEST) == 1
+    for number in (1, 2, 3, 4):
+        state.remove_app(number)
+    assert (state.classes, state.peers) == ((), (None,))
+
+
+def test_peer_of_a_former_daemon() -> None:
+    """A word without one is a class's whose address is not known; a peer is one address's."""
+    state = Registry("host", NODE, by_address=True)
+    known = replace(PROD, address=ONE)
+    assert state.add_app(app(1, app_class=known), class_index=5).app_class == PROD
+    assert state.class_index(PROD) == 5
+    state.add_app(app(2, app_class=known), class_index=0x70005)
+    for wrong in (replace(PROD, address=TWO), PROD):
+        with pytest.raises(Conflict, match="class index 458757 of app 00000003 is another class's"):
+            state.add_app(app(3, app_class=wrong), class_index=0x70005)
+    assert len(state.snapshot.apps) == 2
+
+
+def test_more_classes_than_the_kernel_can_tell_apart() -> None:
+    numbers: Numbers[int] = Numbers("labels", 1)
+    for value in range(LAST):
+        numbers.join(value)
+    before = numbers.values
+    with pytest.raises(Exhausted, match="more than 65535 labels"):
+        numbers.join(LAST)
+    assert numbers.values == before
+    numbers.leave(7)
+    numbers.join(LAST)
+    assert numbers.number(LAST) == 8
 
 
 # --- apps

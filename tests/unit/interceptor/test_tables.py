@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from errno import EACCES
 from fractions import Fraction
 from ipaddress import IPv4Address
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_model import KernelModel
-from worlds import World, changes
+from worlds import ADDRESSES, LABELS, NODE_IP, POLICIES, World, changes
 
+from appswitch.agent.planner import Planner
+from appswitch.agent.registry import Registry
 from appswitch.errors import Exhausted
 from appswitch.interceptor import abi
 from appswitch.interceptor.blocks import Blocks
@@ -21,7 +25,20 @@ from appswitch.interceptor.index import Key
 from appswitch.interceptor.packing import key_tag, pack_key, runs, unpack_key
 from appswitch.interceptor.rows import Group, Row, compile_rows
 from appswitch.interceptor.tables import Sizes, Tables
-from appswitch.model import App, Class, Destination, LbPolicy, Outbound
+from appswitch.interceptor.targets import NO_ADDRESS
+from appswitch.model import (
+    App,
+    Backend,
+    Class,
+    Destination,
+    Labels,
+    LbPolicy,
+    Outbound,
+    PortMap,
+    Protocol,
+    Service,
+    VService,
+)
 
 KEY = Key(0x01010101, 80, 6)
 TOLERANCE = Fraction(1, 1 << 28)
@@ -53,6 +70,12 @@ def agrees(world: World, app: App, to: Destination) -> None:
                 assert abs(value[target] - chance) <= (0 if exact else TOLERANCE)
 
 
+def compiled(world: World) -> dict[Key, Row]:
+    """All rows, by the plain way."""
+    registry = world.registry
+    return compile_rows(registry.snapshot, registry.classes, registry.peers)
+
+
 def follow(steps: list[tuple[str, object]], settled: bool, lazy: bool) -> World:
     """A world after these changes; `lazy` plans now and then only."""
     world = World.settled() if settled else World()
@@ -77,7 +100,7 @@ def test_kernel_agrees_with_decide(steps: list[tuple[str, object]], settled: boo
 @given(st.lists(changes, max_size=20), st.booleans(), st.booleans())
 def test_incremental_equals_full(steps: list[tuple[str, object]], settled: bool, lazy: bool) -> None:
     world = follow(steps, settled, lazy)
-    assert world.planner.rows() == compile_rows(world.registry.snapshot, world.registry.classes)
+    assert world.planner.rows() == compiled(world)
 
 
 def test_every_single_change() -> None:
@@ -95,7 +118,7 @@ def test_every_single_change() -> None:
         for step in several:
             world.do(step)
             world.plan()
-            assert world.planner.rows() == compile_rows(world.registry.snapshot, world.registry.classes)
+            assert world.planner.rows() == compiled(world)
 
 
 @settings(max_examples=30, deadline=None)
@@ -115,7 +138,8 @@ def test_nothing_is_left_when_all_is_gone(steps: list[tuple[str, object]]) -> No
     assert world.planner.usage() == before
     assert world.planner.due() is None
     compiler = world.planner._compiler
-    assert not compiler._accesses and not compiler._keys and not compiler._patterns
+    assert not compiler._accesses and not compiler._keys
+    assert not compiler._by_class.known and not compiler._by_peer.known
 
 
 @settings(max_examples=50, deadline=None)
@@ -132,7 +156,7 @@ def test_restore_survives_any_bytes(noise: bytes, at: int) -> None:
     broken = type(dump)(dump.keys, *(bytes(part) for part in parts.values()))
     tables = Tables()
     tables.restore(broken, 0.0)
-    rows = compile_rows(world.registry.snapshot, world.registry.classes)
+    rows = compiled(world)
     tables.update({**dict.fromkeys(tables.keys()), **rows}, 5.0)
     assert tables.rows() == rows
 
@@ -166,6 +190,69 @@ def test_one_class_changes_one_word() -> None:
     commands = tables.update({KEY: Row((group(1), refuse), (0, 1, 1))}, 1)
     assert [type(c) for c in commands] == [WriteVerdicts]
     assert isinstance(commands[0], WriteVerdicts) and len(commands[0].data) == 8
+
+
+def test_a_row_by_peers_never_takes_the_slice_of_one_by_classes() -> None:
+    """A program that has read the word may be about to read the slice."""
+    tables, kernel = Tables(), KernelModel()
+    refuse = Group(abi.KIND_REFUSE, error=13)
+    words = []
+    for now in range(4):
+        row = Row((group(1), refuse), (0, 1, 0), per_peer=bool(now % 2))
+        kernel.apply(commands := tables.update({KEY: row}, 10 * now), 10 * now)
+        kernel.apply(tables.sweep(10 * now + 5), 10 * now + 5)
+        assert [type(c) for c in commands if not isinstance(c, InsertKey)][-2:] == [WriteVerdicts, SetService]
+        words.append(kernel.services[1])
+        again = Tables()
+        again.restore(kernel.dump(), 10 * now + 5)
+        assert again.rows() == tables.rows() == {KEY: row}
+    assert [bool(word & abi.SERVICE_PER_PEER) for word in words] == [False, True] * 2
+    slices = [word & 0xFFFF_FFFF for word in words]
+    assert all(first != second for first, second in pairwise(slices))
+
+
+def launch(by_address: bool) -> tuple[int, int]:
+    """Commands for one app more beside many vservices of local apps; and verdicts in use then."""
+    registry = Registry("host", NODE_IP, by_address=by_address)
+    planner = Planner(registry)
+    labels = [Class(Labels(frozenset({("role", role)}))) for role in ("a", "b")]
+    for i in range(1, 41):
+        registry.add_app(App(i, f"uid-{i}", labels[i % 2], IPv4Address(0x01010100 + i)))
+    for i in range(60):
+        backends = tuple(Backend(IPv4Address(0x01010101 + (i + j) % 40)) for j in range(2))
+        ports = (PortMap(80, 80),)
+        registry.create_vservice(VService(f"v{i}", (IPv4Address(0x07070700 + i),), ports, backends))
+    planner.plan(0.0)
+    registry.add_app(App(99, "uid-99", labels[0], IPv4Address("1.1.2.1")))
+    return len(planner.plan(1.0)), planner.usage()["verdicts"][0]
+
+
+def test_addresses_cost_nothing_where_no_policy_is() -> None:
+    assert launch(by_address=True) == launch(by_address=False)
+
+
+def test_an_app_of_unknown_address_is_barred_from_what_is_guarded() -> None:
+    """It was started by a daemon without --istio; one that is started now is not."""
+    world = World()
+    world.by_address = False
+    world.do(("restart", False))
+    for number in (1, 2):
+        world.do(("add_app", App(number, f"uid-{number}", Class(LABELS[0]), ADDRESSES[number - 1])))
+    world.do(("listener_up", Service(1, Protocol.TCP, 80, 40010)))
+    world.by_address = True
+    world.do(("restart", False))
+    world.do(("add_app", App(3, "uid-3", Class(LABELS[0]), ADDRESSES[0])))
+    world.do(("listener_up", Service(3, Protocol.TCP, 81, 40030)))
+    to = Destination(ADDRESSES[0], 80)
+    for policies, expected in (([], Kind.BALANCE), ([POLICIES[0]], Kind.REFUSE)):
+        world.do(("set_policies", policies))
+        world.plan()
+        adopted, fresh = (decide(world.registry.index, world.registry.app(i), to) for i in (2, 3))
+        assert (adopted.kind, fresh.kind) == (expected, Kind.BALANCE)
+        for app in world.registry.snapshot.apps:
+            for destination in world.destinations():
+                agrees(world, app, destination)
+    assert (adopted.error, adopted.why.partition(": ")[2]) == (EACCES, NO_ADDRESS)
 
 
 def test_a_key_that_comes_back_keeps_its_index() -> None:
