@@ -106,7 +106,7 @@ class Index:
         candidates.update(Key(ip, DNS_PORT, protocol) for ip in self._nameservers for protocol in PROTOCOLS)
         for app in self.apps.values():
             candidates.update(self._named_keys(app))
-        candidates.update(self._direct_keys())
+        candidates.update(self._outbound_keys())
         candidates.update(self._claims, self._fronts, self._serving)
         return (key for key in candidates if self.target(key) is not None)
 
@@ -133,7 +133,8 @@ class Index:
         if apps := self._by_ip.get(ip):
             members = self._members(key, apps)
             if ip in self.local:
-                return Target(Rule.APP, "", members, denied=0, dead=0)
+                error = ENETUNREACH if self._registry_only and protocol == Protocol.TCP else 0
+                return Target(Rule.APP, "", members, denied=error, dead=error)
             if ip in self._own:  # a pod may have other containers, which the mesh does not know
                 return Target(Rule.APP, "", members, dead=0)
             return Target(Rule.APP, "", members)
@@ -207,13 +208,13 @@ class Index:
 
     def set_outbound(self, outbound: Outbound) -> None:
         """What is done with TCP connections that nothing else is said of."""
-        self.touched.update(self._direct_keys())
+        self.touched.update(self._outbound_keys())
         self._registry_only, self._direct = outbound.registry_only, {}
         for network, port in outbound.direct if outbound.registry_only else ():
             first = int(network.network_address)
             for ip in range(first, first + network.num_addresses):
                 self._direct.setdefault(ip, set()).add(port)
-        self.touched.update(self._direct_keys())
+        self.touched.update(self._outbound_keys())
 
     def add_app(self, app: App) -> None:
         """An app that has no service yet."""
@@ -329,8 +330,13 @@ class Index:
         member = Member(0, LOOPBACK_IP, self._dns[1], 1, 0, Access(ASKED_NAMESERVER))
         return Target(Rule.DNS, "dns", (member,), denied=0, dead=0)
 
-    def _direct_keys(self) -> Iterator[Key]:
+    def _outbound_keys(self) -> Iterator[Key]:
+        """Those to which the outbound policy makes a difference."""
         yield ELSEWHERE
+        for ip in self.local:
+            yield Key(ip, 0, Protocol.TCP)
+            for app in self._by_ip.get(ip, {}).values():
+                yield from self._named_keys(app)
         for ip, ports in self._direct.items():
             for port in ports:
                 yield Key(ip, port, Protocol.TCP)

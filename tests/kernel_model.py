@@ -189,13 +189,13 @@ class KernelModel:
         if found is None and ip in self.local and (to.port, to.protocol) in self.real:
             ip, port = self.real[to.port, to.protocol]
             found = self._balance(ip, port, port, app_class, to.protocol)
-        if found is None or found == ("dead", None):
+        if found is None or found[0] == "dead":
             other = self._balance(ip, 0, port, app_class, to.protocol)
             if other is not None and not (found is not None and other[0] == "refused"):
                 found = other
         if found is None:
             found = self._balance(IPv4Address(0), 0, port, app_class, to.protocol) or ("direct", None)
-        return ("refused", ECONNREFUSED) if found == ("dead", None) else found
+        return ("refused", found[1]) if found[0] == "dead" else found
 
     def _nameserver(self, app_class: int, to: Destination) -> Outcome | None:
         ip = to.address if int(to.address) else IPv4Address("127.0.0.1")
@@ -239,7 +239,7 @@ class KernelModel:
                     chances[target] = chances.get(target, Fraction(0)) + chance / count
         total = sum(chances.values())
         if not total:
-            return ("dead", None) if error else ("direct", None)
+            return ("dead", error) if error else ("direct", None)
         return "chosen", {target: chance / total for target, chance in chances.items()}
 
     def _take(self, backend: bytes, port: int, protocol: int) -> Target | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from e2e.node import ROOT, Node
-from e2e.sandbox import Process
+from e2e.sandbox import NODE_IP, Process
 from e2e.servers import PROGRAMS, PYTHON, start_echo
 
 DIAL = [PYTHON, str(PROGRAMS / "dial.py")]
@@ -26,6 +26,7 @@ BOTH_DIALOGUES = pytest.mark.parametrize("dialogue", ["sotw", "delta"])
 NODE_ID = "sidecar~10.244.9.1~client-1.default~default.svc.cluster.local"
 TARGET = "127.0.0.1:15010"
 REVIEWS = "10.96.1.3"
+HOST_PORT = 18080
 
 
 @pytest.fixture
@@ -190,3 +191,38 @@ def test_who_may_connect_to_the_workloads_servers(mesh_node: Node, mode: list[st
     server.stop(signal.SIGKILL)
     node.start_daemon()
     assert let_in() == ({"cart", "near", "front"}, set())
+
+
+def test_registry_only(mesh_node: Node, mode: list[str]) -> None:
+    """What the mesh does not know is refused; apps and services are not; a killed daemon changes nothing."""
+    node = mesh_node
+    server = istiod(node, FIXTURES / "bookinfo-delta")
+    node.start_daemon()
+    node.wait(lambda: len(node.get("vservices")) == 6, "the first push", 30)
+    node.host_start(PYTHON, str(PROGRAMS / "echo.py"), "host", str(HOST_PORT))
+    start_echo(node, *mode, name="v3b", ip="10.244.1.34", port=9080)
+    start_echo(node, *mode, name="app", ip="1.1.1.1", port=7000)
+
+    def dial(address: str, port: int) -> str:
+        got = json.loads(node.run(*mode, *DIAL, "one", address, str(port)).ok())
+        return str(got.get("name") or got["errno"])
+
+    node.wait(lambda: dial(NODE_IP, HOST_PORT) == "host", "a program of the node's is reached", 30)
+    for name in (
+        "shift-reviews-to-v3",
+        "scale-reviews-v3",
+        "reviews-v3-first-pod-gone",
+        "delete-details",
+        "authorization-allow",
+        "authorization-deny",
+        "registry-only",
+    ):
+        server.popen.send_signal(signal.SIGUSR1)
+        node.wait(lambda name=name: f"step {name}" in server.output(), f"step {name}", 30)
+    node.wait(lambda: dial(NODE_IP, HOST_PORT) == "ENETUNREACH", "the rest is refused", 30)
+    node.stop_daemon(signal.SIGKILL)
+    server.stop(signal.SIGKILL)
+    node.start_daemon()
+    assert dial(NODE_IP, HOST_PORT) == "ENETUNREACH"
+    assert (dial(REVIEWS, 9080), dial("1.1.1.1", 7000)) == ("v3b", "app")
+    assert "REGISTRY_ONLY" in node.ax("explain", "9.9.9.9:443").ok()
