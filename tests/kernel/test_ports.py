@@ -36,7 +36,7 @@ def test_no_port_is_lost(driver: Driver, request: pytest.FixtureRequest) -> None
     app = driver.app("1.1.1.1")
     code = LOOP.format(cycles=cycles, hold="import time; time.sleep(99)")
     process = driver.sandbox.start(["python3", "-c", code], cgroup=app)
-    wait_until(lambda: "done" in process.output() or process.popen.poll() is not None, "it is done", 3600)
+    wait_until(lambda: "done\n" in process.output() or process.popen.poll() is not None, "it is done", 3600)
     assert process.output() == "done\n"
     lasting = driver.kernel.used_ports()
     rows = driver.kernel._maps["ports"].items()
