@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -22,8 +22,9 @@ from appswitch.agent.api_errors import hint_for, status_of, word_of
 from appswitch.agent.channel import peer_of
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_origin import OriginView
 from appswitch.agent.resource_unsupported import UnsupportedView
-from appswitch.errors import AppSwitchError, Denied, InvalidInput, NotFound
+from appswitch.errors import AppSwitchError, Denied, InvalidInput, NotFound, Unavailable
 from appswitch.interceptor.decision import Ages
 from appswitch.model import App, Snapshot, VService
 
@@ -68,7 +69,19 @@ class State(Protocol):
         """See `bpf.Bpf.views`.  Raises Unsupported."""
 
     def unsupported(self) -> Sequence[UnsupportedView]:
-        """What Istiod asks for and is not done."""
+        """What Istiod asks for and is not done.  Called in a thread."""
+
+    def istio_pages(self, kind: str) -> AsyncIterator[bytes]:
+        """Rows of Istio's configuration as JSON without the outermost brackets, some at once.
+
+        Raises Unavailable while the Istio agent's process is away.
+        """
+
+    async def istio_origin(self, address: IPv4Address, port: int) -> OriginView | None:
+        """Where Istio's decision about a virtual IP and port comes from; None: nowhere.
+
+        Raises Unavailable while the Istio agent's process is away, InvalidInput.
+        """
 
     def health(self) -> view.Health:
         """The daemon's own state."""
@@ -122,7 +135,12 @@ class _Handlers:
             "listBackends": self._view(state.backends),
             "listBpf": self._bpf,
             "listVservices": self._view(view.vservice_views),
-            "listUnsupported": self._list(state.unsupported),
+            "listUnsupported": self._view(lambda _: state.unsupported()),
+            "listClusters": self._of_istio("clusters"),
+            "listEndpoints": self._of_istio("endpoints"),
+            "listListeners": self._of_istio("listeners"),
+            "listRoutes": self._of_istio("routes"),
+            "listXds": self._of_istio("xds"),
             "listProxies": self._list(state.proxies),
             "listDrivers": self._list(state.drivers),
             "createVservice": self._create,
@@ -151,6 +169,13 @@ class _Handlers:
         async def handler(request: web.Request) -> web.Response:
             _no_query(request)
             return _json(make())
+
+        return handler
+
+    def _of_istio(self, kind: str) -> Handler:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            _no_query(request)
+            return await _stream(request, self._state.istio_pages(kind))
 
         return handler
 
@@ -191,7 +216,16 @@ class _Handlers:
             raise InvalidInput("a query parameter is given twice")
         query = requests.decode_explain(request.query)
         snapshot, failed = self._state.snapshot(), self._state.failed
-        return _json(await self._apart(lambda: api_explain.explanation(snapshot, query, failed())))
+        found = await self._apart(lambda: api_explain.decided(snapshot, query, failed()))
+        origin, unknown = None, ""
+        if found.istio:
+            address, port = found.destination.address, found.destination.port
+            try:
+                origin = await self._state.istio_origin(address, port)
+                unknown = "" if origin else f"the Istio agent has no {address}:{port} now"
+            except (Unavailable, InvalidInput) as error:  # the decision stands without it
+                unknown = str(error)
+        return _json(await self._apart(lambda: api_explain.explanation(found, origin, unknown)))
 
     async def _bpf(self, request: web.Request) -> web.Response:
         seconds = requests.decode_seconds(request.query)
@@ -235,6 +269,24 @@ def _no_query(request: web.Request) -> None:
 def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     body = msgspec.json.encode(answer)
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+async def _stream(request: web.Request, pages: AsyncIterator[bytes]) -> web.StreamResponse:
+    """A JSON array, of which never more than a page is held here."""
+    some = await anext(pages, b"")  # what this raises is still answered as an error
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    if request.method == "HEAD":  # aiohttp would send a body here
+        return response
+    await response.write(b"[" + some)
+    try:
+        async for more in pages:
+            await response.write(b"," + more if some and more else more)
+            some = some or more
+    except AppSwitchError as error:  # half of it has gone: only the connection's end can say so
+        raise ConnectionResetError(str(error)) from error
+    await response.write_eof(b"]")
+    return response
 
 
 def _error(

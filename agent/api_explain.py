@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 
 import msgspec
@@ -10,19 +11,46 @@ from appswitch.agent.dns_names import NameTable, normal_name
 from appswitch.agent.explain import explain_dict, explain_lines
 from appswitch.agent.hello import parse_labels
 from appswitch.agent.requests import ExplainQuery
+from appswitch.agent.resource_origin import OriginView
 from appswitch.agent.resources import Explanation
 from appswitch.errors import InvalidInput, NotFound
-from appswitch.interceptor.decision import NOTHING_FAILED, Ages, decide
+from appswitch.interceptor.decision import NOTHING_FAILED, Ages, Verdict, decide
 from appswitch.model import App, Class, Destination, Snapshot
 
 
-def explanation(snapshot: Snapshot, query: ExplainQuery, failed: Ages = NOTHING_FAILED) -> Explanation:
-    """The decision for a query, with its reasons.  Raises NotFound, InvalidInput."""
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The decision for a query."""
+
+    verdict: Verdict
+    client: App | Class
+    destination: Destination
+    istio: bool
+    """It is about a service of Istio's."""
+
+
+def decided(snapshot: Snapshot, query: ExplainQuery, failed: Ages = NOTHING_FAILED) -> Decided:
+    """Find who and where to, and decide.  Raises NotFound, InvalidInput."""
     client = find_client(snapshot, query)
     destination = find_destination(snapshot, query)
     verdict = decide(snapshot, client, destination, failed)
-    plain = explain_dict(verdict, client, destination)
-    return msgspec.convert(plain | {"lines": explain_lines(verdict, client, destination)}, Explanation)
+    istio = any(
+        vservice.origin == "istio"
+        and destination.address in vservice.addresses
+        and any(pair.port == destination.port for pair in vservice.ports)
+        for vservice in snapshot.vservices
+    )
+    return Decided(verdict, client, destination, istio)
+
+
+def explanation(found: Decided, origin: OriginView | None = None, unknown: str = "") -> Explanation:
+    """The decision with its reasons, and where it comes from; `unknown`: why that cannot be told."""
+    plain = explain_dict(found.verdict, found.client, found.destination, origin)
+    lines = explain_lines(found.verdict, found.client, found.destination, origin)
+    if unknown:
+        lines.append(f"origin: unknown ({unknown})")
+    made = msgspec.convert(plain | {"lines": lines}, Explanation)
+    return msgspec.structs.replace(made, origin=origin, origin_unknown=unknown)
 
 
 def find_client(snapshot: Snapshot, query: ExplainQuery) -> App | Class:

@@ -199,7 +199,8 @@ class Daemon:
         self._supervise("sweep", self._sweep, parts)
         self._supervise("counters", self._tidy_counters, parts)
         if settings.istio.target:
-            self._supervise("istio", self._istio(state).run, parts)
+            state.istio = self._istio(state)
+            self._supervise("istio", state.istio.run, parts)
         launch = LaunchServer(run_dir.path, self._apps, log)
         launch.start()
         parts.push_async_callback(launch.close)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 
+import msgspec
+
+from appswitch.agent import istio_inventory, istio_origin
+from appswitch.agent import istio_wire as wire
 from appswitch.agent.istio_names import ClusterNames, Resolver
 from appswitch.agent.istio_options import SOTW, IstioOptions, metadata, node_id, servers
 from appswitch.agent.logs import Event, Log
+from appswitch.agent.tasks import spawn
 from appswitch.model import Mesh, Outbound, VService
 from appswitch.policy import InboundPolicy
 from appswitch.xds.ads import Config, Ignored, Rejected, Withheld
@@ -74,8 +80,8 @@ class IstioAgent:
     """Speaks to one Istiod as one workload, and hands over a table after every change."""
 
     options: IstioOptions
-    apply: Callable[[IstioTable], None]
-    """Called on the event loop; when it returns, the push is acknowledged."""
+    apply: Callable[[IstioTable], Awaitable[None]]
+    """Called for one table after the other; when it returns, the push is acknowledged."""
     log: Log
     environ: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[tuple[Unsupported, ...]], None] = lambda _: None
@@ -90,7 +96,7 @@ class IstioAgent:
     _config: Config | None = None
     """The last one."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One translation at a time."""
+    """Held from translation to the end of `apply`."""
     _released: bool = False
     _applied: bool = False
     _timer: asyncio.TimerHandle | None = None
@@ -118,13 +124,13 @@ class IstioAgent:
     # -- what the client says
 
     async def publish(self, config: Config) -> None:
-        """Translate off the event loop, then hand over."""
+        """A configuration to put in force."""
         self._names.want(config)
         self._config = config
         await self._translate()
 
     async def _translate(self) -> None:
-        """The last configuration, with the addresses that its host names have now."""
+        """Translate the last configuration off the event loop, with its host names' addresses; hand over."""
         async with self._turn:
             config = self._config
             if config is None:
@@ -134,7 +140,7 @@ class IstioAgent:
                 return
             self._released = True
             translation = await asyncio.to_thread(self._translator.translate, config, self._names.answers)
-            self._hand_over(translation, config)
+            await self._hand_over(translation, config)
 
     def connected(self) -> None:
         """A stream is open."""
@@ -176,6 +182,21 @@ class IstioAgent:
                 error=reason,
             )
 
+    # -- what the daemon asks
+
+    def answer(self, wanted: wire.Wanted, now: float) -> wire.Answer:
+        """To a question, as things stand; `now` of the monotonic clock.  Raises InvalidInput."""
+        types = self._client.ads.held.types
+        match wanted:
+            case wire.PageWanted(kind, after):
+                rows, more = istio_inventory.page(types, kind, after, now)
+                return wire.Answer(data=msgspec.json.encode(rows)[1:-1], next=more)
+            case wire.OriginWanted(address, port):
+                found = istio_origin.origin(self._translator, types, address, port, now)
+                return wire.Answer(data=msgspec.json.encode(found))
+            case _:
+                assert_never(wanted)
+
     # -- tables
 
     def _wait(self, seconds: float) -> None:
@@ -192,10 +213,9 @@ class IstioAgent:
         """The first table waited long enough: what there is must do."""
         if self._config is not None and not self._released:
             self._released = True
-            translation = self._translator.translate(self._config, self._names.answers)
-            self._hand_over(translation, self._config)
+            spawn("istio-release", self._translate())
 
-    def _hand_over(self, translation: Translation, config: Config) -> None:
+    async def _hand_over(self, translation: Translation, config: Config) -> None:
         before = self.table
         self.table = IstioTable(
             translation.vservices,
@@ -209,7 +229,7 @@ class IstioAgent:
         first = not self._applied
         if not same or first:  # the first one counts even if it is empty: it may end an older one
             self._applied = True
-            self.apply(self.table)
+            await self.apply(self.table)
             changed = set(before.vservices).symmetric_difference(self.table.vservices)
             self.log(
                 Event.ISTIO_APPLIED,

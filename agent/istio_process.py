@@ -14,56 +14,15 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
 
-from appswitch.agent import istio_wire as wire
-from appswitch.agent.istio import IstioAgent, IstioTable
+from appswitch.agent.istio import IstioAgent
+from appswitch.agent.istio_line import Line
 from appswitch.agent.istio_options import IstioOptions, decode
-from appswitch.agent.logs import Event, Log, plain
 from appswitch.agent.profiling import Profile, kept, profiled
 from appswitch.errors import Unavailable
-from appswitch.xds.resources import Unsupported
-
-DEADLINE: Final = 60.0
-"""Seconds until the daemon has a table in force; a first one of 10,000 services takes it about two."""
-
-
-class Line(Log):
-    """The socket to the daemon, which is also where events go."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(None)
-        sock.settimeout(DEADLINE)
-        self._sock = sock
-        self._differ = wire.Differ()
-
-    def __call__(self, event: Event, **fields: Any) -> None:
-        self._send(
-            wire.Report(wire.VERSION, event=event.label, fields={k: plain(v) for k, v in fields.items()})
-        )
-
-    def apply(self, table: IstioTable) -> None:
-        """Hand a table over; returns when it is in force.  Raises Unavailable."""
-        self._send(wire.Report(wire.VERSION, self._differ.change(table.mesh)))
-        try:
-            if self._sock.recv(1) == wire.TAKEN:
-                return
-        except OSError as error:
-            raise Unavailable(f"the daemon does not take a table: {error}") from error
-        raise Unavailable("the daemon has gone")
-
-    def unsupported(self, items: tuple[Unsupported, ...]) -> None:
-        """Hand over what is asked for and not done.  Raises Unavailable."""
-        rows = tuple((item.field, item.resource, item.object, item.instead) for item in items)
-        self._send(wire.Report(wire.VERSION, unsupported=rows))
-
-    def _send(self, report: wire.Report) -> None:
-        try:
-            self._sock.sendall(wire.frame(report))
-        except OSError as error:
-            raise Unavailable(f"the daemon has gone: {error}") from error
 
 
 async def run(descriptor: int, options: IstioOptions, profile: Profile) -> None:
@@ -75,12 +34,16 @@ async def run(descriptor: int, options: IstioOptions, profile: Profile) -> None:
         finally:
             os._exit(0)
 
-    with socket.socket(fileno=descriptor) as sock:
-        line = Line(sock)
-        # Nothing but answers comes, and `apply` takes those at once: what is readable here is the end.
-        asyncio.get_running_loop().add_reader(sock, end)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
-        await IstioAgent(options, line.apply, line, os.environ, line.unsupported).run()
+    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
+    line = Line(reader, writer)
+    agent = IstioAgent(options, line.apply, line, os.environ, line.unsupported)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+
+    async def obey() -> None:
+        await line.listen(lambda wanted: agent.answer(wanted, time.monotonic()))
+        end()
+
+    await asyncio.gather(agent.run(), obey())
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from appswitch.agent.requests import NewApp, NewVService
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
 from appswitch.agent.resource_unsupported import UnsupportedView
+from appswitch.agent.resource_xds import ClusterView, EndpointView, ListenerView, RouteView, XdsView
 
 Json = dict[str, Any]
 
@@ -136,6 +137,11 @@ ENDPOINTS: Final = (
         "What Istiod asks for and is not done",
         list[UnsupportedView],
     ),
+    Endpoint("listClusters", "GET", "/v1/clusters", "Istio's clusters", list[ClusterView], errors=(503,)),
+    Endpoint("listEndpoints", "GET", "/v1/endpoints", "Istio's endpoints", list[EndpointView], errors=(503,)),
+    Endpoint("listListeners", "GET", "/v1/listeners", "Istio's listeners", list[ListenerView], errors=(503,)),
+    Endpoint("listRoutes", "GET", "/v1/routes", "Istio's routes", list[RouteView], errors=(503,)),
+    Endpoint("listXds", "GET", "/v1/xds", "Istio's resources and their state", list[XdsView], errors=(503,)),
     Endpoint("listProxies", "GET", "/v1/proxies", "Relays of gateways", list[view.ProxyView]),
     Endpoint("listDrivers", "GET", "/v1/drivers", "Drivers, usable here or not", list[view.DriverView]),
     Endpoint(
@@ -162,7 +168,7 @@ _TEXTS: Final = {
     413: "The body is too large",
     415: "The body is not application/json",
     501: "This machine or this target does not allow it",
-    503: "What it was about is gone",
+    503: "What it was about, or who would know, is away",
     507: "A table is full; nothing was changed",
 }
 

@@ -19,6 +19,7 @@ from appswitch.agent import resources as view
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
 from appswitch.agent.resource_unsupported import UnsupportedView
+from appswitch.agent.resource_xds import ClusterView, EndpointView, ListenerView, RouteView, XdsView
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
@@ -84,9 +85,35 @@ def _ago(seconds: float | None) -> str:
     return f"{seconds:.1f}s ago"
 
 
+def _age(seconds: float | None) -> str:
+    return _ago(seconds).removesuffix(" ago")
+
+
+def _made_by(kind: str) -> Callable[[Any], str]:
+    """The Istio object of a row as `istioctl` writes it, NAME.NAMESPACE, if it is of that kind."""
+
+    def cell(row: Any) -> str:
+        its_kind, _, path = row.object.partition(" ")
+        namespace, _, name = path.partition("/")
+        return f"{name}.{namespace}" if its_kind == kind else "-"
+
+    return cell
+
+
+def _domains(row: RouteView) -> str:
+    """The first ones; all of them with `-o json`."""
+    return ", ".join(row.domains[:2]) + (f" + {len(row.domains) - 2} more" if row.domains[2:] else "")
+
+
 def _per_run(row: BpfView) -> str:
     return f"{(row.nanoseconds or 0) / row.runs:.0f}" if row.runs else "-"
 
+
+_CAME: Final = (
+    Column("VERSION", lambda row: row.version or "-", wide=True),
+    Column("AGE", lambda row: _age(row.seconds), wide=True),
+)
+"""Of what an xDS resource brought."""
 
 KINDS: Final = (
     Kind(
@@ -211,6 +238,84 @@ KINDS: Final = (
             Column("SINCE", lambda row: _ago(row.seconds)),
         ),
         lambda row: f"{row.field}/{row.resource}",
+    ),
+    Kind(
+        "clusters",
+        ClusterView,
+        (
+            attribute("SERVICE FQDN", "service_fqdn"),
+            Column("PORT", lambda row: str(row.port or "-")),
+            Column("SUBSET", lambda row: row.subset or "-"),
+            Column("DIRECTION", lambda row: row.direction or "-"),
+            attribute("TYPE", "type"),
+            Column("DESTINATION RULE", _made_by("destination-rule")),
+            attribute("POLICY", "policy", wide=True),
+            attribute("NAME", "name", wide=True),
+            *_CAME,
+        ),
+        lambda row: str(row.name),
+    ),
+    Kind(
+        "endpoints",
+        EndpointView,
+        (
+            attribute("ENDPOINT", "endpoint"),
+            attribute("STATUS", "status"),
+            attribute("CLUSTER", "cluster"),
+            attribute("WEIGHT", "weight"),
+            attribute("PRIORITY", "priority"),
+            Column("LOCALITY", lambda row: row.locality or "-"),
+            attribute("LOCALITY WEIGHT", "locality_weight", wide=True),
+            *_CAME,
+        ),
+        lambda row: str(row.endpoint),
+    ),
+    Kind(
+        "listeners",
+        ListenerView,
+        (
+            Column("ADDRESS", lambda row: row.address or "-"),
+            Column("PORT", lambda row: str(row.port or "-")),
+            attribute("MATCH", "match"),
+            attribute("DESTINATION", "destination"),
+            Column("OBJECT", lambda row: row.object or "-", wide=True),
+            attribute("NAME", "name", wide=True),
+            *_CAME,
+        ),
+        lambda row: str(row.name),
+    ),
+    Kind(
+        "routes",
+        RouteView,
+        (
+            attribute("NAME", "name"),
+            attribute("VHOST NAME", "vhost"),
+            Column("DOMAINS", _domains),
+            attribute("MATCH", "match"),
+            Column("VIRTUAL SERVICE", _made_by("virtual-service")),
+            Column(
+                "CLUSTERS",
+                lambda row: ",".join(f"{part.cluster}={part.weight}" for part in row.clusters) or "-",
+                wide=True,
+            ),
+            *_CAME,
+        ),
+        lambda row: f"{row.name}/{row.vhost}",
+    ),
+    Kind(
+        "xds",
+        XdsView,
+        (
+            Column("TYPE", lambda row: row.type.upper()),
+            Column("NAME", lambda row: row.name or "-"),
+            attribute("STATUS", "status"),
+            Column("VERSION", lambda row: row.version or "-"),
+            Column("AGE", lambda row: _age(row.seconds)),
+            Column("ERROR", lambda row: row.error or "-", wide=True),
+            Column("ERROR VERSION", lambda row: row.error_version or "-", wide=True),
+            Column("ERROR AGE", lambda row: _age(row.error_seconds), wide=True),
+        ),
+        lambda row: f"{row.type}/{row.name}",
     ),
     Kind(
         "proxies",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -26,16 +26,29 @@ Row = tuple[str, str, str, str]
 """Field, resource, object, instead."""
 
 
-def since(rows: Iterable[Row], before: Mapping[Row, float], now: float) -> dict[Row, float]:
-    """When each row was first there; `now` for those that were not there before."""
-    return {row: before.get(row, now) for row in rows}
+class Changed(msgspec.Struct, frozen=True):
+    """How all of it differs from before."""
+
+    whole: bool
+    """What is not in `put` is not there: somebody else may have told of other rows before."""
+    put: tuple[Row, ...] = ()
+    gone: tuple[Row, ...] = ()
+
+
+def apply(changed: Changed, rows: dict[Row, float], now: float) -> None:
+    """Change `rows`, which say when each was first there; `now` for those that were not there before."""
+    put = set(changed.put)
+    for row in [row for row in rows if row not in put] if changed.whole else changed.gone:
+        rows.pop(row, None)
+    for row in put:
+        rows.setdefault(row, now)
 
 
 def views(rows: Mapping[Row, float], now: float) -> list[UnsupportedView]:
-    """In the order of `rows`."""
+    """By field, resource and the rest."""
     return [
         UnsupportedView(
             field=field, resource=resource, object=made_from, instead=instead, seconds=max(now - begun, 0.0)
         )
-        for (field, resource, made_from, instead), begun in rows.items()
+        for (field, resource, made_from, instead), begun in sorted(rows.items())
     ]

@@ -13,6 +13,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
 
+from appswitch.agent.resource_origin import OriginView
 from appswitch.model import App, BindScope, Service, Snapshot, VService
 
 
@@ -173,6 +174,14 @@ class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody listens there (outside: not known, so true)."""
     state: str
     """`ok`, or why connections do not go there."""
+    cluster: str = ""
+    """Istio's, which it is an endpoint of; several with a comma.  Empty where not known, as the next."""
+    priority: int | None = None
+    """0 is used first."""
+    locality: str = ""
+    """`region/zone/sub-zone`."""
+    health: str = ""
+    """`HEALTHY` or `UNHEALTHY`, as Istiod says it."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +202,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     wait: float
     """Seconds at most: for a listener (`wait`), or for a backend outside that refuses (`balance`)."""
     candidates: list[CandidateView]
+    origin: OriginView | None = None
+    """Of a service of Istio's: the resources that the decision comes from."""
+    origin_unknown: str = ""
+    """Why that cannot be told."""
     lines: list[str]
     """All of it in words, as `ax explain` prints it."""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 from typing import Final
 
-from appswitch.agent import backends, drivers, resource_unsupported
+from appswitch.agent import backends, drivers, resource_origin, resource_unsupported
 from appswitch.agent.attach import Attachments
 from appswitch.agent.bpf import Bpf
+from appswitch.agent.istio_link import IstioLink
+from appswitch.agent.istio_wire import OriginWanted
 from appswitch.agent.journal import Journal
 from appswitch.agent.logs import Event, Log
 from appswitch.agent.node import backlogs
@@ -19,6 +22,7 @@ from appswitch.agent.registry import Registry
 from appswitch.agent.requests import Attachment
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_origin import OriginView
 from appswitch.agent.resource_unsupported import UnsupportedView
 from appswitch.agent.resources import DriverView, Health, ProxyView, SocketView, TableView
 from appswitch.agent.seams import CountersLike
@@ -48,6 +52,8 @@ class NodeState:
     problems: Callable[[], list[str]]
     """What is wrong now, in words; empty: nothing."""
     driver: str = "kernel"
+    istio: IstioLink | None = None
+    """None: without --istio."""
     _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "beside"))
     """For netlink (pyroute2 runs an event loop of its own, which ours does not bear) and for saving."""
     _unsaved: Mesh | None = None
@@ -78,12 +84,24 @@ class NodeState:
         return await self.statistics.views(seconds)
 
     def unsupported(self) -> Sequence[UnsupportedView]:
-        """What Istiod asks for and is not done."""
-        return resource_unsupported.views(self._unsupported, time.monotonic())
+        """What Istiod asks for and is not done.  Sorts: for a thread."""
+        return resource_unsupported.views(dict(self._unsupported), time.monotonic())
 
-    def keep_unsupported(self, rows: tuple[resource_unsupported.Row, ...]) -> None:
-        """All of it, as of now."""
-        self._unsupported = resource_unsupported.since(rows, self._unsupported, time.monotonic())
+    def keep_unsupported(self, changed: resource_unsupported.Changed) -> None:
+        """What changed of it, as of now."""
+        resource_unsupported.apply(changed, self._unsupported, time.monotonic())
+
+    async def istio_pages(self, kind: str) -> AsyncIterator[bytes]:
+        """Rows of Istio's configuration; none without --istio.  Raises Unavailable."""
+        if self.istio is not None:
+            async for page in self.istio.pages(kind):
+                yield page
+
+    async def istio_origin(self, address: IPv4Address, port: int) -> OriginView | None:
+        """Where Istio's decision about a VIP and port comes from.  Raises Unavailable, InvalidInput."""
+        if self.istio is None:
+            return None
+        return resource_origin.decode((await self.istio.ask(OriginWanted(address, port))).data)
 
     def proxies(self) -> Sequence[ProxyView]:
         """None yet: nothing is relayed on one node."""

@@ -5,7 +5,8 @@ In reading order:
 `decode.py`      bytes to resources (`decode_cluster.py`, `decode_listener.py`, `decode_route.py`;
                  who may connect: `decode_access.py`; what is not honoured is collected by `leftover.py`)
 `ads.py`         what goes in and comes out of the protocol
-`held.py`        what is in force, what is rejected, and what is waited for (`timers.py`)
+`held.py`        what is in force, what is rejected, and what is waited for (`timers.py`); `status.py`: the
+                 same in the words of the client status API
 `dialogue.py`    the protocol as a pure state machine: `sotw.py` (state of the world) and `delta.py`
 `resolution.py`  host names of DNS clusters: what to ask for, when, and what comes of it
 `translate.py`   resources to vservices (`chains.py`, `members.py`, `balance.py`, `rows.py`, `names.py`)

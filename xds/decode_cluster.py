@@ -98,6 +98,7 @@ def cluster(value: bytes) -> Cluster:
         left.done() + (inline.unsupported if inline else ()),
         fetch_timeout(message.eds_cluster_config.eds_config),
         refresh,
+        left.owner,
     )
 
 

@@ -11,7 +11,15 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from appswitch.xds import decode_access, decode_route
-from appswitch.xds.leftover import HTTP_MANAGER, QUIET_FILTERS, QUIET_HTTP, TCP_PROXY, Leftover, fetch_timeout
+from appswitch.xds.leftover import (
+    HTTP_MANAGER,
+    QUIET_FILTERS,
+    QUIET_HTTP,
+    TCP_PROXY,
+    Leftover,
+    fetch_timeout,
+    owner,
+)
 from appswitch.xds.resources import Chain, HttpTarget, Listener, TcpTarget, Weighted
 
 _LISTENER_FIELDS = frozenset(
@@ -105,6 +113,7 @@ def _chain(message: Any, left: Leftover) -> Chain:
         match.destination_port.value,
         bool(match.application_protocols),
         never or match.transport_protocol not in ("", "raw_buffer"),
+        owner(message.metadata),
     )
 
 

@@ -62,13 +62,15 @@ def _route(message: Any, left: Leftover, within: str) -> Route:
     for key in message.typed_per_filter_config:
         left.add(f"route.typed_per_filter_config.{key}", within=within)
     catch_all = _catch_all(message.match, left, within)
+    match = _words(message.match)
     if message.WhichOneof("action") != "route":
-        return Route(catch_all, ())  # direct_response, redirect: reported as a field of the route
+        # direct_response, redirect: reported as a field of the route
+        return Route(catch_all, (), match, left.owner)
     action = message.route
     left.fields("route.route", action, _ACTION_FIELDS, within)
     if action.HasField("timeout") and (action.timeout.seconds or action.timeout.nanos):
         left.add("route.route.timeout", within=within)
-    return Route(catch_all, _clusters(action, left, within))
+    return Route(catch_all, _clusters(action, left, within), match, left.owner)
 
 
 def _clusters(action: Any, left: Leftover, within: str) -> tuple[Weighted, ...]:
@@ -95,3 +97,21 @@ def _catch_all(match: Any, left: Leftover, within: str) -> bool:
         everything = False
         left.add(f"route.match.{name}", "the route is passed over", within)
     return everything
+
+
+def _words(match: Any) -> str:
+    """A RouteMatch for people: the path, and what else is looked at."""
+    kind = match.WhichOneof("path_specifier") or ""
+    match kind:
+        case "prefix":
+            text = f"{match.prefix or '/'}*"
+        case "path_separated_prefix":
+            text = f"{match.path_separated_prefix}[/*]"
+        case "path":
+            text = match.path
+        case "safe_regex":
+            text = f"regex {match.safe_regex.regex}"
+        case _:
+            text = kind
+    others = sorted({field.name for field, _ in match.ListFields()} - {kind, "case_sensitive"})
+    return f"{text} with {', '.join(others)}" if others else str(text)

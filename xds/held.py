@@ -45,6 +45,16 @@ ABSENT = frozenset({NOT_FOUND, PERMISSION_DENIED})
 """Of google.rpc.Code.  Any other is the server's trouble: what is there stays."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """What was last sent of a resource, and not taken."""
+
+    version: str
+    """Of the response."""
+    reason: str
+    at: float
+
+
 @dataclass(slots=True)
 class HeldType:
     """What is in force of one resource type, and what was asked for."""
@@ -65,6 +75,14 @@ class HeldType:
     withheld: dict[str, Refusal] = field(default_factory=dict)
     """Why the server does not send what was asked for, until it does."""
     timers: Timers = field(default_factory=Timers)
+    removed: set[str] = field(default_factory=set)
+    """Asked for by name, and the server said that it is no more."""
+    since: dict[str, float] = field(default_factory=dict)
+    """When each resource in force became what it is."""
+    brought: dict[str, str] = field(default_factory=dict)
+    """Version of the last good response that each resource in force was in."""
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+    """Until a good one comes, or the resource goes."""
 
     def absent(self) -> list[str]:
         """What was asked for, and the server says is not there, or not for us."""
@@ -75,6 +93,9 @@ class HeldType:
         self.digests.pop(name, None)
         self.versions.pop(name, None)
         self.timers.forget(name)
+        self.since.pop(name, None)
+        self.brought.pop(name, None)
+        self.rejected.pop(name, None)
         return self.resources.pop(name, None) is not None
 
 
@@ -160,6 +181,7 @@ class Held:
         for name in set(state.names) - set(names):
             state.drop(name)
             state.withheld.pop(name, None)
+            state.removed.discard(name)
         state.names = names
 
     def expect(self, url: str, patience: Mapping[str, float], now: float) -> None:
@@ -199,15 +221,17 @@ class Held:
         gone = set(response.removed) - set(errors)
         # Heartbeats alone say nothing of what they do not name.
         if whole and not unnamed and (found or errors or not response.resources):
-            gone |= set(state.resources) - set(found) - set(errors) - set(beats)
+            gone |= {*state.resources, *state.rejected} - set(found) - set(errors) - set(beats)
         gone |= {refusal.name for refusal in response.refusals if refusal.code in ABSENT}
         state.arrived = state.arrived or bool(found) or not errors
         if response.type_url not in WILDCARD:  # what nobody asked for is ignored
             asked = frozenset(state.names)
             found = {name: item for name, item in found.items() if name in asked}
-        changed = self._replace(state, found, gone)
+            state.removed = (state.removed | asked.intersection(response.removed)) - found.keys()
+        changed = self._replace(state, found, gone, now)
         for name, ttl in (beats | {name: item.ttl for name, item in found.items()}).items():
             state.timers.live(name, ttl, now)
+        self._remember(state, response, found, {n: why for n, why in errors.items() if n not in unnamed}, now)
         heard = self._hear(state, response.type_url in WILDCARD, response, found)
         state.timers.came((*found, *errors, *state.withheld))
         told: list[Command] = [Withheld(response.type_url, heard)] if heard else []
@@ -222,11 +246,12 @@ class Held:
 
     def _open_all(
         self, state: HeldType, response: Response
-    ) -> tuple[dict[str, _Found], dict[str, str], bool]:
-        """The good, the reasons of the bad, and whether one of the bad has no name."""
+    ) -> tuple[dict[str, _Found], dict[str, str], set[str]]:
+        """The good, the reasons of the bad, and which of the bad have no name of their own."""
         found: dict[str, _Found] = {}
         errors: dict[str, str] = {}
-        unnamed, removed = False, frozenset(response.removed)
+        unnamed: set[str] = set()
+        removed = frozenset(response.removed)
         for number, raw in enumerate(response.resources):
             if _is_heartbeat(raw):
                 continue
@@ -244,7 +269,8 @@ class Held:
             except InvalidInput as error:
                 name = raw.name or name
                 if not name:
-                    name, unnamed = f"resource {number} of {len(response.resources)}", True
+                    name = f"resource {number} of {len(response.resources)}"
+                    unnamed.add(name)
                 errors[name] = str(error).removeprefix(f"{name}: ").removeprefix(": ")
                 continue
             if name in found:
@@ -257,7 +283,7 @@ class Held:
         return found, errors, unnamed
 
     @staticmethod
-    def _replace(state: HeldType, found: dict[str, _Found], gone: set[str]) -> bool:
+    def _replace(state: HeldType, found: dict[str, _Found], gone: set[str], now: float) -> bool:
         """Put what was found in force; what is gone goes.  Whether anything changed."""
         changed = False
         for name, item in found.items():
@@ -269,10 +295,23 @@ class Held:
             # Maps are encoded in any order: other bytes may mean the same, and then the old object stays.
             if state.resources.get(name) != item.resource:
                 state.resources[name] = item.resource
+                state.since[name] = now
                 changed = True
         for name in gone:
             changed = state.drop(name) or changed
         return changed
+
+    @staticmethod
+    def _remember(
+        state: HeldType, response: Response, found: dict[str, _Found], errors: dict[str, str], now: float
+    ) -> None:
+        """What `status.py` tells."""
+        for name in found:
+            state.brought[name] = response.version
+            state.rejected.pop(name, None)
+        for name, reason in errors.items():
+            if response.type_url in WILDCARD or name in state.names:
+                state.rejected[name] = Rejection(response.version, reason, now)
 
     @staticmethod
     def _hear(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -58,6 +58,12 @@ class Clusters:
             for address in old.local:
                 self.note("endpoint.address.local", name, f"{address}: the endpoint is left out")
         return old
+
+    def keep(self, names: Iterable[str]) -> None:
+        """A row of the configuration before stays, with the members that these had."""
+        for name in names:
+            if name in self.old:
+                self.used.setdefault(name, self.old[name])
 
     def _fresh(self, cluster: Cluster, old: Members | None) -> Members | None:
         """As the configuration says; None while its assignment, or the address of a name, has not come."""

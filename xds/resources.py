@@ -148,6 +148,8 @@ class Cluster:
     """Seconds until an assignment that does not come does not exist; infinite: it is waited for."""
     refresh: Refresh | None = None
     """Of a DNS cluster."""
+    object: str = ""
+    """Of Istio, that it was made for, where Istiod names it: `KIND NAMESPACE/NAME`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,10 @@ class Route:
     """It matches whatever is asked for."""
     clusters: tuple[Weighted, ...]
     """Empty: it answers by itself, redirects, or chooses the cluster by a header."""
+    match: str = ""
+    """In words, as `istioctl` has it: `/*`, `/login`, …; for people."""
+    object: str = ""
+    """Of Istio, that it was made for, where Istiod names it: `KIND NAMESPACE/NAME`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,8 @@ class Chain:
     """Only for what protocol sniffing takes for HTTP."""
     never: bool = False
     """Chosen by what connect() cannot know: server name, source, IPv6 prefix."""
+    object: str = ""
+    """Of Istio, that it was made for, where Istiod names it: `KIND NAMESPACE/NAME`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 from appswitch.model import LbPolicy, PortMap, VService
 from appswitch.xds.balance import Member, combine
+from appswitch.xds.resources import Weighted
 
 Key = tuple[IPv4Address, int]
 """VIP and port."""
@@ -22,6 +23,14 @@ class Row:
     parts: tuple[tuple[int, tuple[Member, ...]], ...]
     """(weight, members) of each cluster."""
     policy: LbPolicy
+    clusters: tuple[Weighted, ...] = ()
+    """Those of `parts`, and those that do not exist."""
+    vhost: str = ""
+    """The virtual host that led here, without its port; empty: a TCP proxy did."""
+
+    def led_by(self, clusters: tuple[Weighted, ...]) -> bool:
+        """Whether these lead where this row does."""
+        return self.clusters == tuple(part for part in clusters if part.weight)
 
 
 Made = dict[tuple[int, tuple[IPv4Address, ...]], tuple[Row, VService]]

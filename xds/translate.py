@@ -81,6 +81,14 @@ class Translator:
         self._rows: dict[Key, Row] = {}
         self._made: Made = {}
 
+    def row(self, address: IPv4Address, port: int) -> Row | None:
+        """What a VIP and port leads to since the last translation; None: nothing stands there."""
+        return self._rows.get((address, port))
+
+    def behind(self, cluster: str) -> Members | None:
+        """What rows of the last translation took a cluster for; None: it does not exist."""
+        return self._members.get(cluster)
+
     def translate(self, config: Config, answers: Answers = MappingProxyType({})) -> Translation:
         """The whole configuration; parts that did not change are taken from the last one.
 
@@ -359,13 +367,15 @@ class _Work:
         if len(live) == 1 and policies == {Balance.ROUND_ROBIN}:
             policy = LbPolicy.ROUND_ROBIN
         name = host or self._host(address, live)
-        row, old = Row(name, listener.name, tuple(parts), policy), self.old_rows.get((address, port))
+        row = Row(name, listener.name, tuple(parts), policy, tuple(live), host)
+        old = self.old_rows.get((address, port))
         self.rows[address, port] = old if old is not None and old == row else row
 
     def _keep(self, address: IPv4Address, port: int) -> None:
         row = self.old_rows.get((address, port))
         if row is not None:
             self.rows[address, port] = row
+            self.clusters.keep(part.cluster for part in row.clusters)
 
     def _host(self, address: IPv4Address, clusters: list[Weighted]) -> str:
         """The name of what is behind a VIP: from the name table, else from the cluster's name."""

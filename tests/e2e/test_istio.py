@@ -114,6 +114,43 @@ def test_bookinfo(mesh_node: Node, mode: list[str], dialogue: str) -> None:
     node.wait(lambda: "still there" in held.output(), "the long connection still echoes")
 
 
+def agent_pid(node: Node) -> int:
+    """The Istio agent's process."""
+    for pid in node.sandbox.pids():
+        if b"appswitch.agent.istio_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise AssertionError("no Istio agent")
+
+
+def test_seeing_why(mesh_node: Node) -> None:
+    """What Istiod sent, and where a decision comes from; with the agent's process dead, that is said."""
+    node = mesh_node
+    server = istiod(node, FIXTURES / "bookinfo-delta")
+    node.start_daemon()
+    node.wait(lambda: len(node.get("vservices")) == 6, "the first push", 30)
+    node.wait(lambda: {row["status"] for row in node.get("xds")} == {"ACKED"}, "all is there", 30)
+    host = "reviews.default.svc.cluster.local"
+    v1 = f"outbound|9080|v1|{host}"
+    rows = [line.split() for line in node.ax("get", "clusters").ok().splitlines()]
+    assert [host, "9080", "v1", "outbound", "EDS", "reviews.default"] in rows
+    assert f"eds/{v1}" in node.ax("get", "xds", "-o", "name").ok().splitlines()
+    assert [row["endpoint"] for row in node.get("endpoints") if row["cluster"] == v1] == ["10.244.1.31:9080"]
+    assert "Route: 9080" in node.ax("get", "listeners").ok()
+    assert "reviews.default" in node.ax("get", "routes").ok()
+    why = node.ax("explain", f"{REVIEWS}:9080").ok()
+    assert "virtual-service default/reviews" in why and "destination-rule default/reviews" in why
+    before = node.get("clusters")[-1]["version"]
+    step(node, server, "reviews", [pod("10.244.1.33")])
+    node.wait(lambda: node.get("clusters")[-1]["version"] != before, "the new version")
+    os.kill(agent_pid(node), signal.SIGKILL)
+    away = node.ax("get", "clusters")
+    assert (away.code, away.out) == (69, "")
+    assert "the Istio agent's process is away" in away.err
+    why = node.ax("explain", f"{REVIEWS}:9080").ok()
+    assert "verdict: connected to 10.244.1.33:9080" in why and "origin: unknown" in why
+    node.wait(lambda: node.ax("get", "clusters").code == 0, "the next agent", 30)
+
+
 @BOTH_DIALOGUES
 def test_subset_swap_without_a_failed_connection(mesh_node: Node, dialogue: str) -> None:
     """Istiod removes the old subset in the first message of the push: nobody may notice."""

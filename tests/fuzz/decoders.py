@@ -10,6 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
 from random import Random
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -26,8 +27,10 @@ from appswitch.agent import (
     journal,
     oci,
     requests,
+    resource_origin,
 )
 from appswitch.agent.dns_names import NameTable
+from appswitch.agent.resource_unsupported import Changed
 from appswitch.agent.settings_load import HelpWanted, load
 from appswitch.errors import AppSwitchError, InvalidInput, UsageError
 from appswitch.interceptor import abi, events, inject_wire
@@ -153,12 +156,34 @@ def _istio_tables() -> list[bytes]:
 
 
 def _reports() -> list[bytes]:
-    change = istio_wire.Change(True, (_VSERVICE,), ("gone",), _NAMES, POLICIES, OUTBOUND[2])
-    reports = (
-        istio_wire.Report(1, change),
-        istio_wire.Report(1, event="istio.nack", fields={"a": 1, "b": None}),
+    change = istio_wire.Change(True, (_VSERVICE,), ("gone",), _NAMES, POLICIES, OUTBOUND[2], 1)
+    undone = (("cluster.lb_policy", "web", "", "Random"),)
+    reports: tuple[dict[str, Any], ...] = (
+        {"change": change},
+        {"event": "istio.nack", "fields": {"a": 1, "b": None}},
+        {"unsupported": Changed(False, undone, undone)},
+        {"answer": istio_wire.Answer(7, b'{"name":"a"}', next="a", error="none")},
     )
-    return [istio_wire.frame(report)[istio_wire.HEADER :] for report in reports]
+    return [_message(istio_wire.Report(istio_wire.VERSION, **report)) for report in reports]
+
+
+def _orders() -> list[bytes]:
+    asked = istio_wire.Question(7, istio_wire.PageWanted("clusters", "a"))
+    origin = istio_wire.Question(8, istio_wire.OriginWanted(IPv4Address("10.96.1.3"), 9080))
+    orders: tuple[dict[str, Any], ...] = ({"taken": 3}, {"question": asked}, {"question": origin})
+    return [_message(istio_wire.Order(istio_wire.VERSION, **order)) for order in orders]
+
+
+def _message(message: istio_wire.Report | istio_wire.Order) -> bytes:
+    return istio_wire.frame(message)[istio_wire.HEADER :]
+
+
+def _origins() -> list[bytes]:
+    source = resource_origin.SourceView(type="cds", name="a", weight=3, version="1", seconds=2.5)
+    endpoint = resource_origin.OriginEndpoint(
+        address="10.0.0.1:80", cluster="a", weight=1, priority=0, locality="r/z", health="HEALTHY"
+    )
+    return [msgspec.json.encode(resource_origin.OriginView(sources=[source], endpoints=[endpoint])), b"null"]
 
 
 def _holder_requests() -> list[bytes]:
@@ -356,6 +381,8 @@ DECODERS: dict[str, Decoder] = {
     "journal": Decoder(_journal, mutate.as_json, _journal_line),
     "istio-table": Decoder(_istio_tables, mutate.as_json, journal.decode_istio),
     "istio-report": Decoder(_reports, mutate.as_msgpack, istio_wire.decode),
+    "istio-order": Decoder(_orders, mutate.as_msgpack, istio_wire.decode_order),
+    "istio-origin": Decoder(_origins, mutate.as_json, resource_origin.decode),
     "holder-request": Decoder(_holder_requests, mutate.as_json, inject_wire.decode_request),
     "holder-reply": Decoder(_holder_replies, mutate.as_json, inject_wire.decode_reply),
     "settings": Decoder(_settings, mutate.bytewise, _load, (UsageError, HelpWanted)),

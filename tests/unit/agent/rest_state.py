@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
@@ -22,6 +22,7 @@ from appswitch.agent.bpf import Bpf
 from appswitch.agent.requests import Attachment
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_origin import OriginView
 from appswitch.agent.resource_unsupported import UnsupportedView
 from appswitch.agent.rest import Rest
 from appswitch.errors import Conflict, NotFound
@@ -91,6 +92,9 @@ class MemoryState:
     relays: tuple[view.ProxyView, ...] = ()
     counts: dict[Edge, Count] = field(default_factory=dict)
     failures: Failures = field(default_factory=dict)
+    pages: dict[str, Sequence[bytes | Exception]] = field(default_factory=dict)
+    """Of Istio's configuration, by kind."""
+    origins: dict[str, OriginView | Exception | None] = field(default_factory=dict)
     fault: Exception | None = None
     """Raised by the next change."""
 
@@ -117,6 +121,18 @@ class MemoryState:
         return resource_unsupported.views(
             {("cluster.lb_policy", "outbound|80||web", "", "LEAST_REQUEST"): 0.0}, 75.0
         )
+
+    async def istio_pages(self, kind: str) -> AsyncIterator[bytes]:
+        for page in self.pages.get(kind, ()):
+            if isinstance(page, Exception):
+                raise page
+            yield page
+
+    async def istio_origin(self, address: IPv4Address, port: int) -> OriginView | None:
+        found = self.origins[f"{address}:{port}"]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def proxies(self) -> tuple[view.ProxyView, ...]:
         return self.relays

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -19,7 +21,8 @@ from unit.agent.rest_state import (
 )
 
 from appswitch.agent import api, requests
-from appswitch.errors import AppSwitchError, Denied, Exhausted, Unsupported
+from appswitch.agent.resource_origin import OriginView, SourceView
+from appswitch.errors import AppSwitchError, Denied, Exhausted, Unavailable, Unsupported
 
 
 def test_lists_are_of_the_snapshot(tmp_path: Path) -> None:
@@ -89,6 +92,57 @@ def test_names_of_istio_fit_into_a_path(tmp_path: Path) -> None:
         connector = aiohttp.UnixConnector(str(talk.path))
         async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as answer:
             assert (await answer.json())["name"] == name
+
+    assert serve(state, tmp_path, 0, dialogue) == []
+
+
+def test_istio_s_configuration_comes_page_by_page(tmp_path: Path) -> None:
+    away = Unavailable("the Istio agent's process is away")
+    pages = {
+        "clusters": (b"1,2", b"", b"3"),
+        "endpoints": (b"", b"4"),
+        "listeners": (away,),
+        "routes": (b"5", away),
+    }
+    state, talk = MemoryState(manual_servers(), pages=pages), Talk(tmp_path)
+
+    async def dialogue() -> None:
+        assert await talk("GET", "/v1/clusters") == (200, [1, 2, 3])
+        assert await talk("HEAD", "/v1/clusters") == (200, None)
+        assert await talk("GET", "/v1/endpoints") == (200, [4])
+        assert await talk("GET", "/v1/xds") == (200, [])
+        status, error = await talk("GET", "/v1/listeners")
+        assert (status, error["error"], error["message"]) == (503, "unavailable", str(away))
+        with pytest.raises(aiohttp.ClientPayloadError):  # half of an answer does not look whole
+            await talk("GET", "/v1/routes")
+        assert (await talk("GET", "/v1/clusters?x=1"))[0] == 400
+
+    assert serve(state, tmp_path, 0, dialogue) == []
+
+
+def test_explain_asks_where_istio_s_decisions_come_from(tmp_path: Path) -> None:
+    mine = requests.decode_vservice(msgspec.json.encode(EXPOSED))
+    theirs = replace(mine, name="web:80", addresses=(IPv4Address("10.96.0.1"),), origin="istio")
+    origin = OriginView(sources=[SourceView(type="lds", name="10.96.0.1_8000")], endpoints=[])
+    state, talk = MemoryState(replace(manual_servers(), vservices=(mine, theirs))), Talk(tmp_path)
+
+    async def explained(destination: str) -> Any:
+        status, answer = await talk("GET", f"/v1/explain?destination={destination}")
+        assert status == 200
+        return answer
+
+    async def dialogue() -> None:
+        assert (await explained("1.1.1.1:8000"))["origin"] is None  # and nobody is asked
+        state.origins["10.96.0.1:8000"] = origin
+        answer = await explained("10.96.0.1:8000")
+        assert answer["origin"]["sources"][0]["name"] == "10.96.0.1_8000"
+        assert answer["lines"][-1].startswith("LDS     10.96.0.1_8000")
+        state.origins["10.96.0.1:8000"] = Unavailable("it is away")
+        answer = await explained("10.96.0.1:8000")
+        assert (answer["verdict"], answer["origin_unknown"]) == ("balance", "it is away")
+        state.origins["10.96.0.1:8000"] = None
+        answer = await explained("10.96.0.1:8000")
+        assert answer["lines"][-1] == "origin: unknown (the Istio agent has no 10.96.0.1:8000 now)"
 
     assert serve(state, tmp_path, 0, dialogue) == []
 

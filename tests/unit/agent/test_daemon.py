@@ -396,6 +396,16 @@ def test_a_push_that_does_not_fit_leaves_the_last_good_one(bench: Bench) -> None
     run(bench, work)
 
 
+def test_without_istio_there_is_no_configuration_of_it(bench: Bench) -> None:
+    async def work() -> None:
+        async with bench.daemon() as daemon:
+            for kind in ("clusters", "endpoints", "listeners", "routes", "xds"):
+                assert await bench.get(kind) == []
+            assert await daemon.state.istio_origin(IPv4Address("10.96.0.1"), 80) is None
+
+    run(bench, work)
+
+
 def test_an_error_in_a_callback_is_one_event(bench: Bench) -> None:
     """And the daemon goes on: asyncio's own words would go past the log."""
     _failed(bench.log, {"message": "Exception in callback", "exception": OSError(5, "bad"), "task": None})

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from dns_dialogue import Upstream, good, silent
 from dnslib import DNSRecord
 
-from appswitch.agent import istio
+from appswitch.agent import istio, resource_origin
+from appswitch.agent import istio_wire as wire
 from appswitch.agent.istio import IstioAgent, IstioTable
 from appswitch.agent.istio_options import IstioOptions, decode, encode, metadata, node_id, servers
 from appswitch.agent.logs import Log
@@ -54,7 +57,7 @@ class Tables:
         self.unsupported: list[tuple[Unsupported, ...]] = []
         self._moved = asyncio.Event()
 
-    def apply(self, table: IstioTable) -> None:
+    async def apply(self, table: IstioTable) -> None:
         self.all.append(table)
         self._moved.set()
 
@@ -98,6 +101,11 @@ def test_the_first_table_is_whole_and_each_change_is_applied_once() -> None:
                 IPv4Address("10.96.1.4"),
             )
             assert agent.connected_now
+            page = agent.answer(wire.PageWanted("clusters"), time.monotonic())
+            assert len(msgspec.json.decode(b"[" + page.data + b"]")) == 15
+            asked = wire.OriginWanted(IPv4Address("10.96.1.3"), 9080)
+            origin = resource_origin.decode(agent.answer(asked, time.monotonic()).data)
+            assert origin and [source.weight for source in origin.sources if source.type == "cds"] == [80, 20]
             await server.advance()
             await server.wait_for_client()
             assert [reviews(table) for table in tables.all[1:]] == [{"10.244.1.33": 1}]
@@ -165,7 +173,7 @@ def test_node_ids() -> None:
     with pytest.raises(InvalidInput, match="options of the Istio agent"):
         decode("{")
     with pytest.raises(UsageError, match="node id 'x'"):
-        IstioAgent(IstioOptions("127.0.0.1:1", "x"), lambda _: None, Log(Logger()))
+        IstioAgent(IstioOptions("127.0.0.1:1", "x"), Tables().apply, Log(Logger()))
 
 
 @contextlib.asynccontextmanager

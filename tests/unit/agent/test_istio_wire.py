@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from worlds import POLICIES
 
 from appswitch.agent import istio_wire as wire
+from appswitch.agent.resource_unsupported import Changed, Row, apply
 from appswitch.errors import InvalidInput
 from appswitch.model import Backend, Mesh, PortMap, VService
 from appswitch.policy import InboundPolicy
+from appswitch.xds.resources import Unsupported
 
 
 def vservice(name: str, weight: int = 1) -> VService:
@@ -60,13 +62,14 @@ def test_only_what_changed_is_sent() -> None:
     differ = wire.Differ()
     differ.change(Mesh((vservice("a"), vservice("b"), vservice("c"))))
     change = differ.change(Mesh((vservice("a"), vservice("b", 2))))
-    assert change == wire.Change(whole=False, put=(vservice("b", 2),), gone=("c",), names=None)
+    assert change == wire.Change(whole=False, put=(vservice("b", 2),), gone=("c",), names=None, number=2)
 
 
 @given(st.binary(max_size=100))
 def test_arbitrary_bytes_raise_only_invalid_input(data: bytes) -> None:
-    with pytest.raises(InvalidInput):
-        wire.decode(data)
+    for decode in (wire.decode, wire.decode_order):
+        with pytest.raises(InvalidInput):
+            decode(data)
 
 
 @given(st.binary(max_size=20), st.integers(0, 200))
@@ -81,8 +84,30 @@ def test_damaged_reports(damage: bytes, where: int) -> None:
 def test_a_frame_that_is_too_long() -> None:
     with pytest.raises(InvalidInput, match="the most is"):
         wire.length(b"\xff\xff\xff\xff")
+    with pytest.raises(InvalidInput, match="of 65537 bytes; the most is 65536"):
+        wire.length((65537).to_bytes(4, "big"), wire.MAX_ORDER)
 
 
 def test_another_version() -> None:
     with pytest.raises(InvalidInput, match="version 9"):
         wire.decode(wire.frame(wire.Report(9))[wire.HEADER :])
+    with pytest.raises(InvalidInput, match="version 9"):
+        wire.decode_order(wire.frame(wire.Order(9))[wire.HEADER :])
+
+
+def test_of_what_is_not_done_the_differences_are_sent() -> None:
+    differ = wire.Differ()
+    first, second, third = (Unsupported("cluster.lb_policy", name, "Random") for name in "abc")
+    rows: dict[Row, float] = {("old", "", "", ""): 1.0}
+    begun = differ.unsupported((first, second))
+    assert begun.whole and len(begun.put) == 2
+    apply(begun, rows, 2.0)
+    changed = differ.unsupported((first, third))
+    assert changed == Changed(
+        False, (("cluster.lb_policy", "c", "", "Random"),), (("cluster.lb_policy", "b", "", "Random"),)
+    )
+    apply(changed, rows, 3.0)
+    assert rows == {
+        ("cluster.lb_policy", "a", "", "Random"): 2.0,
+        ("cluster.lb_policy", "c", "", "Random"): 3.0,
+    }

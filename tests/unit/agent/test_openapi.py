@@ -9,8 +9,10 @@ from typing import Any
 
 import aiohttp
 import jsonschema
+import msgspec
 import openapi_spec_validator
 from unit.agent.rest_state import MemoryState, app, labels, manual_node1, manual_servers, serve
+from unit.agent.test_istio_inventory import rows
 
 from appswitch.agent import resources as view
 from appswitch.agent.openapi import ENDPOINTS, document
@@ -63,13 +65,19 @@ def test_required_fields_of_a_request() -> None:
     assert schema["additionalProperties"] is False
 
 
+def istio_pages() -> dict[str, list[bytes]]:
+    """What the Istio agent answers after bookinfo's first push."""
+    kinds = ("clusters", "endpoints", "listeners", "routes", "xds")
+    return {kind: [msgspec.json.encode(rows(kind))[1:-1]] for kind in kinds}
+
+
 def test_every_answer_fits(tmp_path: Path) -> None:
     snapshot = replace(
         manual_servers(),
         apps=(*manual_servers().apps, app(7, "2.2.2.2", labels(**{"a\x1b": "ü"}), name="web", pid=4711)),
     )
     relays = (view.ProxyView(id=1, proto="tcp", listener="10.0.0.10:6660", dialers=["0.0.0.0:0"]),)
-    state = MemoryState(snapshot, relays=relays)
+    state = MemoryState(snapshot, relays=relays, pages=istio_pages())
     seen: set[tuple[str, str, int]] = set()
 
     async def ask(session: aiohttp.ClientSession, method: str, path: str, **more: Any) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -15,13 +16,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.agent.rest_state import MemoryState, app, labels, manual_node1, manual_servers
+from unit.agent.test_istio_inventory import REVIEWS, rows
 
 from appswitch.agent import backends, requests
 from appswitch.agent import resources as view
 from appswitch.agent.cli_get import find_kind
 from appswitch.agent.render import KINDS, readable, render, table, width
 from appswitch.agent.resource_bpf import BpfView
-from appswitch.agent.resource_unsupported import since, views
+from appswitch.agent.resource_unsupported import Changed, apply, views
+from appswitch.agent.resource_xds import XdsView
 from appswitch.errors import UsageError
 from appswitch.interceptor.counters import Count, Edge, EdgeKind
 from appswitch.model import Backend, BindScope, Class, Expose, Labels, Protocol, Service, Snapshot
@@ -178,14 +181,60 @@ def test_bpf() -> None:
 
 def test_unsupported() -> None:
     item = ("cluster.lb_policy", "outbound|80||web", "destination-rule shop/web", "LEAST_REQUEST")
-    rows = since([item, ("route.timeout", "80/web", "", "")], {item: 10.0}, 200.0)
+    rows = {("old", "", "", ""): 1.0, item: 10.0}
+    apply(Changed(True, (("route.timeout", "80/web", "", ""), item)), rows, 200.0)
     assert shown("unsupported", views(rows, 205.0)) == [
         "FIELD              RESOURCE          OBJECT                     INSTEAD        SINCE",
         "---------------------------------------------------------------------------------------",
         "cluster.lb_policy  outbound|80||web  destination-rule shop/web  LEAST_REQUEST  3m ago",
         "route.timeout      80/web            -                          -              5.0s ago",
     ]
-    assert since([], rows, 300.0) == {}
+    apply(Changed(False, gone=(item, ("never there", "", "", ""))), rows, 300.0)
+    assert rows == {("route.timeout", "80/web", "", ""): 200.0}
+
+
+def test_istio_s_configuration() -> None:
+    clusters = [line.split() for line in shown("clusters", rows("clusters"))]
+    assert [REVIEWS, "9080", "v1", "outbound", "EDS", "reviews.default"] in clusters
+    assert [line.split() for line in shown("endpoints", rows("endpoints")) if f"|v1|{REVIEWS}" in line] == [
+        ["10.244.1.31:9080", "HEALTHY", f"outbound|9080|v1|{REVIEWS}", "1", "0", "-"]
+    ]
+    listeners = [re.split("  +", line) for line in shown("listeners", rows("listeners"))]
+    assert ["0.0.0.0", "9080", "App: HTTP", "Route: 9080"] in listeners
+    (route,) = (line for line in shown("routes", rows("routes")) if REVIEWS in line)
+    domains = f"{REVIEWS}, {REVIEWS}. + 4 more"
+    assert re.split("  +", route) == ["9080", f"{REVIEWS}:9080", domains, "/*", "reviews.default"]
+    assert shown("xds", rows("xds"))[0].split() == ["TYPE", "NAME", "STATUS", "VERSION", "AGE"]
+    assert shown("xds", rows("xds"), "name")[-1] == "rds/9080"
+
+
+def test_a_nack_in_the_wide_table() -> None:
+    row = XdsView(
+        type="cds",
+        name="a",
+        status="NACKED",
+        version="1",
+        seconds=7200.0,
+        error="no name",
+        error_version="2",
+        error_seconds=3.0,
+    )
+    never = XdsView(
+        type="eds",
+        name="a",
+        status="REQUESTED",
+        version="",
+        seconds=None,
+        error="",
+        error_version="",
+        error_seconds=None,
+    )
+    assert shown("xds", [row, never], "wide") == [
+        "TYPE  NAME  STATUS     VERSION  AGE  ERROR    ERROR VERSION  ERROR AGE",
+        "----------------------------------------------------------------------",
+        "CDS   a     NACKED     1        2h   no name  2              3.0s",
+        "EDS   a     REQUESTED  -        -    -        -              -",
+    ]
 
 
 def test_loopback_services_are_sockets_but_no_servers() -> None:
@@ -212,6 +261,7 @@ def test_an_empty_table_is_two_lines(kind: Any) -> None:
     ("word", "name"),
     [(kind.name, kind.name) for kind in KINDS]
     + [("app", "apps"), ("server", "servers"), ("socket", "sockets"), ("vservice", "vservices")]
+    + [("cluster", "clusters"), ("endpoint", "endpoints"), ("listener", "listeners"), ("route", "routes")]
     + [("proxy", "proxies"), ("driver", "drivers"), ("backend", "backends")],
 )
 def test_singular_names(word: str, name: str) -> None:

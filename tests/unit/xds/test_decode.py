@@ -8,7 +8,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.network.dns_resolver.cares.v3.cares_dns_resolver_pb2 import CaresDnsResolverConfig
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
@@ -257,6 +257,7 @@ def test_routes_report_what_a_connection_cannot_do() -> None:
     decoded = decode_resource(RDS, message.SerializeToString())
     assert isinstance(decoded, RouteConfig)
     assert [route.catch_all for route in decoded.hosts[0].routes] == [False, True]
+    assert [route.match for route in decoded.hosts[0].routes] == ["/* with headers", ""]
     assert {item.field for item in decoded.unsupported} == {
         "route.match.headers",
         "route.redirect",
@@ -266,6 +267,26 @@ def test_routes_report_what_a_connection_cannot_do() -> None:
         "virtual_host.request_headers_to_add",
     }
     assert {item.resource for item in decoded.unsupported} == {"80/web:80"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"prefix": "/"}, "/*"),
+        ({"prefix": "/api"}, "/api*"),
+        ({"path": "/login"}, "/login"),
+        ({"path_separated_prefix": "/api"}, "/api[/*]"),
+        ({"safe_regex": {"regex": "/a.*"}}, "regex /a.*"),
+        ({"prefix": "/", "grpc": {}, "headers": [{"name": "h"}]}, "/* with grpc, headers"),
+    ],
+)
+def test_matches_in_words(fields: dict[str, object], words: str) -> None:
+    message = route_pb2.RouteConfiguration(name="80")
+    host = message.virtual_hosts.add(name="web", domains=["web"])
+    host.routes.add(match=route_components_pb2.RouteMatch(**fields))
+    decoded = decode_resource(RDS, message.SerializeToString())
+    assert isinstance(decoded, RouteConfig)
+    assert decoded.hosts[0].routes[0].match == words
 
 
 def test_c23_listeners_with_unknown_extensions_are_taken_and_reported() -> None:
