@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from appswitch.agent import api_explain, openapi, requests
+from appswitch.agent import api_explain, openapi, requests, resource_policies
 from appswitch.agent import resources as view
 from appswitch.agent.api_errors import hint_for, status_of, word_of
 from appswitch.agent.channel import peer_of
@@ -135,6 +135,7 @@ class _Handlers:
             "listBackends": self._view(state.backends),
             "listBpf": self._bpf,
             "listVservices": self._view(view.vservice_views),
+            "listPolicies": self._view(resource_policies.views),
             "listUnsupported": self._view(lambda _: state.unsupported()),
             "listClusters": self._of_istio("clusters"),
             "listEndpoints": self._of_istio("endpoints"),

@@ -10,7 +10,7 @@ from appswitch.agent.render import FORMATS, KINDS, Kind, render
 from appswitch.agent.requests import parse_seconds
 from appswitch.errors import Unavailable, UsageError
 
-_SINGULAR = {"proxies": "proxy", "xds": "xds"}
+_SINGULAR = {"policies": "policy", "proxies": "proxy", "xds": "xds"}
 _NAMES = ", ".join(kind.name for kind in KINDS)
 
 

@@ -15,6 +15,7 @@ from appswitch.agent import resources as view
 from appswitch.agent.requests import NewApp, NewVService
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_policies import PolicyView
 from appswitch.agent.resource_unsupported import UnsupportedView
 from appswitch.agent.resource_xds import ClusterView, EndpointView, ListenerView, RouteView, XdsView
 
@@ -130,6 +131,7 @@ ENDPOINTS: Final = (
             ),
         ),
     ),
+    Endpoint("listPolicies", "GET", "/v1/policies", "Who may connect to the servers", list[PolicyView]),
     Endpoint(
         "listUnsupported",
         "GET",

@@ -18,6 +18,7 @@ import msgspec
 from appswitch.agent import resources as view
 from appswitch.agent.resource_backends import BackendRow
 from appswitch.agent.resource_bpf import BpfView
+from appswitch.agent.resource_policies import PolicyView
 from appswitch.agent.resource_unsupported import UnsupportedView
 from appswitch.agent.resource_xds import ClusterView, EndpointView, ListenerView, RouteView, XdsView
 
@@ -226,6 +227,20 @@ KINDS: Final = (
             Column("MEMORY", lambda row: _size(row.memory)),
         ),
         lambda row: str(row.name),
+    ),
+    Kind(
+        "policies",
+        PolicyView,
+        (
+            attribute("ADDRESS", "address"),
+            Column("PORT", lambda row: str(row.port or "*")),
+            attribute("MTLS", "mtls"),
+            Column("ACTION", lambda row: row.action or "-"),
+            Column("RULE", lambda row: row.rule or "-"),
+            Column("FILTER", lambda row: str(row.filter or "-"), wide=True),
+            attribute("CONDITION", "condition", wide=True),
+        ),
+        lambda row: f"{row.address}:{row.port or '*'}/{row.rule}",
     ),
     Kind(
         "unsupported",

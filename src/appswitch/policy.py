@@ -9,7 +9,7 @@ not allow where it is an ALLOW.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -283,22 +283,36 @@ def _rules_at(rules: Sequence[AccessRule], address: IPv4Address, port: int) -> t
 
 def _at(condition: Condition, address: IPv4Address, port: int) -> Condition:
     """The condition with address and port put in, as short as it gets."""
+
+    def known(leaf: Condition) -> Condition:
+        if leaf.kind is ConditionKind.DESTINATION and leaf.network is not None:
+            return ALWAYS if address in leaf.network else NEVER
+        if leaf.kind is ConditionKind.PORT:
+            return ALWAYS if port and leaf.first <= port <= leaf.last else NEVER
+        return leaf
+
+    return simplified(condition, known)
+
+
+def simplified(
+    condition: Condition, known: Callable[[Condition], Condition] = lambda leaf: leaf
+) -> Condition:
+    """What is true where the condition is, without parts that change nothing.
+
+    `known` replaces what looks at the connection itself, for example by ALWAYS or NEVER.
+    """
     match condition.kind:
-        case ConditionKind.DESTINATION if condition.network is not None:
-            return ALWAYS if address in condition.network else NEVER
-        case ConditionKind.PORT:
-            return ALWAYS if port and condition.first <= port <= condition.last else NEVER
         case ConditionKind.NOT if condition.parts:
-            part = _at(condition.parts[0], address, port)
+            part = simplified(condition.parts[0], known)
             return (
                 NEVER if part == ALWAYS else ALWAYS if part == NEVER else Condition(condition.kind, (part,))
             )
         case ConditionKind.ALL | ConditionKind.ANY:
             neutral = ALWAYS if condition.kind is ConditionKind.ALL else NEVER
             decisive = NEVER if condition.kind is ConditionKind.ALL else ALWAYS
-            parts = tuple(_at(part, address, port) for part in condition.parts)
+            parts = tuple(simplified(part, known) for part in condition.parts)
             if decisive in parts:
                 return decisive
             left = tuple(part for part in parts if part != neutral)
             return left[0] if len(left) == 1 else Condition(condition.kind, left)
-    return condition
+    return known(condition)

@@ -13,6 +13,7 @@ import msgspec
 import openapi_spec_validator
 from unit.agent.rest_state import MemoryState, app, labels, manual_node1, manual_servers, serve
 from unit.agent.test_istio_inventory import rows
+from worlds import POLICIES
 
 from appswitch.agent import resources as view
 from appswitch.agent.openapi import ENDPOINTS, document
@@ -75,6 +76,7 @@ def test_every_answer_fits(tmp_path: Path) -> None:
     snapshot = replace(
         manual_servers(),
         apps=(*manual_servers().apps, app(7, "2.2.2.2", labels(**{"a\x1b": "ü"}), name="web", pid=4711)),
+        policies=POLICIES[:2],
     )
     relays = (view.ProxyView(id=1, proto="tcp", listener="10.0.0.10:6660", dialers=["0.0.0.0:0"]),)
     state = MemoryState(snapshot, relays=relays, pages=istio_pages())
