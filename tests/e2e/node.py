@@ -113,7 +113,8 @@ class Node:
         """The daemon's log, decoded; only the events of one name, if given."""
         assert self.daemon is not None
         found = []
-        for line in self.daemon.output().splitlines():
+        whole, _, _ = self.daemon.output().rpartition("\n")  # what follows is half a line yet
+        for line in whole.splitlines():
             if line.startswith("{"):
                 event = json.loads(line)
                 if not name or event.get("event") == name:
