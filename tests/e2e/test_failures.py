@@ -172,8 +172,8 @@ def test_events_overflow(own_node: Node) -> None:
 def test_pins_of_another_version(own_node: Node) -> None:
     """A pinned map of another layout: the daemon says so and what to do, and touches nothing."""
     node = own_node
-    node.start(OWN, "sleep", "60")
-    node.wait(lambda: node.get("apps"), "an app, so that the pins stay")
+    app = node.start(OWN, "sh", "-c", "echo up; exec sleep 60")
+    node.wait(lambda: "up" in app.output(), "an app, so that the pins stay")
     node.stop_daemon()
     (pins,) = node.pins()
     (pins / "ports").unlink()
