@@ -23,7 +23,12 @@ def test_a_dead_backend_is_seen_and_avoided(node: Node, mode: list[str]) -> None
         "create", "vservice", "--ip", vip, "--backends", f"{ip},{NODE_IP}:909", "--ports", "80:7000", "shop"
     ).ok()
     try:
-        out = json.loads(node.run(*mode, *DIAL, "many", vip, "80", "40", "1").ok())
+        # What an app counted goes soon after its end: this one lives on.
+        client = node.start(
+            *mode, "sh", "-c", '"$@" && exec sleep 60', "sh", *DIAL, "many", vip, "80", "40", "1"
+        )
+        node.wait(lambda: client.output().endswith("\n"), "40 connections")
+        out = json.loads(client.output())
         assert out["names"]["alive"] >= 39, out
         dead = f"{NODE_IP}:909"
         row = rows(node, f"{vip}:80")[dead]
@@ -33,6 +38,7 @@ def test_a_dead_backend_is_seen_and_avoided(node: Node, mode: list[str]) -> None
         assert alive["name"] == "shop" and alive["state"] == "ok" and alive["sent"] > 0
         table = node.ax("get", "backends").ok().splitlines()
         assert [line for line in table if f"{vip}:80 " in line and dead in line]
+        client.stop()
 
         def explained() -> bool:
             """A second after the failure it is no longer avoided: then once more."""
