@@ -178,10 +178,10 @@ class NodeState:
             for name in self._replace(pushed):
                 self.log(Event.NOTE, text="a user's vservice has the name of one of Istio's", name=name)
         except Exhausted:
-            # Who may connect, and where to, is in force even so.
-            self.registry.replace_istio(replace(former, policies=pushed.policies, outbound=pushed.outbound))
+            # Who may connect, and where to, is in force even so, and is kept.
+            pushed = replace(former, policies=pushed.policies, outbound=pushed.outbound)
+            self.registry.replace_istio(pushed)
             self.writer.soon()
-            return
         kept = self.registry.snapshot
         self._unsaved = replace(pushed, policies=kept.policies, outbound=kept.outbound)
         if not self._saving:

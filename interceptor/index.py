@@ -496,6 +496,8 @@ class Index:
                 self._touch_behind(ip, service.port)
         for local in self.local if app.own_ip is None else ():
             self._touch_behind(local, service.real_port)
+            if self._is_named(local, service.real_port):
+                self.touched.add(Key(local, service.real_port, Protocol.TCP))
             if service.real_port == DNS_PORT:
                 self._touch_nameserver(local)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from daemon_bench import Bench, run
+from worlds import POLICIES
 
 from appswitch.agent.daemon import _failed
 from appswitch.agent.journal import Journal
@@ -386,12 +387,16 @@ def test_a_push_that_does_not_fit_leaves_the_last_good_one(bench: Bench) -> None
         async with bench.daemon() as daemon:
             await daemon.state.apply_istio(Mesh((pushed(0),)))
             bench.machine.kernel.room = 100
-            await daemon.state.apply_istio(Mesh(tuple(pushed(i) for i in range(900))))
+            table = tuple(pushed(i) for i in range(900))
+            await daemon.state.apply_istio(Mesh(table, policies=POLICIES[:1]))
+            assert daemon.state.snapshot().policies == POLICIES[:1], "who may connect is in force even so"
             assert [v.name for v in daemon.state.snapshot().vservices] == ["s0"]
             assert bench.log.count(Event.TABLE_FULL) == 1
             bench.machine.kernel.room = 1 << 30
             await bench.until(lambda: not daemon.state.problems(), "the tables are as before")
             assert (await bench.launch(new_netns=False).answer()).startswith("ok")
+        kept = Journal(bench.run_dir, print).read_istio()
+        assert kept.policies == POLICIES[:1] and [v.name for v in kept.vservices] == ["s0"]
 
     run(bench, work)
 
